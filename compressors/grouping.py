@@ -31,7 +31,8 @@ def layer_table(net: nn.Module, example: Tensor, name: str = "net") -> LayerTabl
     Raises:
         UserError: The net does not run on `example`, or has no weighted layer.
     """
-    example = example[:1]
+    # Other memory formats bring operators that only restride.
+    example = example[:1].contiguous(memory_format=torch.contiguous_format)
     try:
         full = trace(net, example)
     except Exception as error:

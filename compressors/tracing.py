@@ -280,6 +280,12 @@ class _Tracer(TorchDispatchMode):
             mixed = (columns.view(groups, -1) < 0).any(0) & (columns.view(groups, -1) >= 0).any(0)
             if mixed.any():
                 self._pin_ids(columns.view(groups, -1)[:, mixed], "a grouped convolution of constants")
+        for earlier in self.trace.calls:
+            if earlier.weight == weight:
+                first = torch.from_numpy(earlier.columns)
+                self._tie(first, columns)
+                mixed = (first < 0) != (columns < 0)
+                self._pin_ids(torch.stack([first[mixed], columns[mixed]]), "a layer used twice, once on constants")
         positions = out.numel() // (shape[0] * out.shape[0]) if out.dim() > 1 else 1
         name = self._names[id(bias)] if bias is not None and id(bias) in self._names else None
         self.trace.calls.append(Call(weight, name, kind, columns.numpy(), groups, tuple(stride), positions))

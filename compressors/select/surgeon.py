@@ -73,17 +73,17 @@ class _State:
         """Forgets columns that are gone, so that later steps are cheaper."""
         if self.inverse is None:
             return
-        size = self.inverse.shape[1]
-        stays = torch.ones(size, dtype=torch.bool)
-        gone = torch.ones(len(self.columns), dtype=torch.bool)
-        gone[left] = False
-        stays[self.columns[gone].reshape(-1)] = False
-    XX
-        position = torch.full((size,), -1)
+        stays = self.columns[left].reshape(-1)
+        others = torch.ones(self.inverse.shape[1], dtype=torch.bool)
+        others[self.columns[self.columns >= 0]] = False  # columns of other groups
+        index = torch.cat([others.nonzero().reshape(-1), stays]).sort().values
+        position = torch.full((self.inverse.shape[1],), -1)
         position[index] = torch.arange(len(index))
         self.inverse = self.inverse[:, index][:, :, index].contiguous()
         self.weight = self.weight[:, :, index].contiguous()
-        self.columns = position[self.columns].clamp_min(0)
+        columns = torch.full_like(self.columns, -1)
+        columns[left] = position[self.columns[left]]
+        self.columns = columns
 
 
 def eliminate(problems: Sequence[Problem], units: int, order: Ints | None = None) -> tuple[Ints, NDArray[np.float64]]:

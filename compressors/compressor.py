@@ -1,0 +1,205 @@
+"""A compressor: one choice of channel order, repair and quantisation, composed.
+
+The same object serves search, command line and export.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from compressors.batchnorm import fold_batchnorms, reestimate_batchnorms
+from compressors.cost import Allocation, CostModel
+from compressors.layers import Bools, Layer, LayerTable
+from compressors.policy import CompressionPolicy, make_policy, units_of
+from compressors.profile import Profile
+from compressors.profiling import blocks, build_profile
+from compressors.quantize.modules import Width, quantize_net
+from compressors.repair import REPAIRS
+from compressors.select import SELECTORS
+from compressors.slicing import cut, keep_mask
+from compressors.statistics import Statistics, can_take_intercept, gather_statistics
+
+_CACHE_BYTES = 256 << 20
+
+
+class CompressorConfig(BaseModel):
+    """Settings of a compressor.
+
+    Attributes:
+        order: Which channels go first: a name in `SELECTORS`.
+        repair: How what is left makes up for it: a name in `REPAIRS`.
+        batchnorm: `keep` the running statistics, `reestimate` them on calibration images, or `auto`: re-estimate only
+            where nothing was repaired.
+        rows: About how many positions of the calibration images are sampled for each layer.
+        memory_mib: Bound on all second moments together, in MiB.
+        seed: Seeds the sampled positions and random orders.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    order: str = "surgeon"
+    repair: str = "least_squares"
+    batchnorm: str = Field("auto", pattern="^(auto|keep|reestimate)$")
+    rows: int = Field(20_000, ge=100)
+    memory_mib: int = Field(2048, ge=0)
+    seed: int = Field(0, ge=0)
+
+
+class Compressor:
+    """Makes smaller nets from one original net.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        UserError: Unknown order or repair.
+    """
+
+    def __init__(self, config: CompressorConfig | None = None) -> None:
+        self.config = config or CompressorConfig()
+        self._repair = REPAIRS[self.config.repair]
+        SELECTORS.entry(self.config.order)
+        self.table: LayerTable
+        self.statistics: Statistics
+        self.profile: Profile
+        self._calibration: Sequence[Tensor] = ()
+        self._solved: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
+        self._solved_bytes = 0
+
+    def measure(
+        self,
+        net: nn.Module,
+        table: LayerTable,
+        calibration: Sequence[Tensor],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """Gathers the statistics that `apply` needs, without ranking channels.
+
+        Args:
+            net: The original net.
+            table: Its layer table.
+            calibration: Batches of inputs, `(N, C, H, W)` each.
+            progress: Called with the stage, steps done and steps in all.
+        """
+        images = sum(len(batch) for batch in calibration)
+        self.use(
+            table,
+            gather_statistics(
+                net, table, calibration, images=images, rows=self.config.rows,
+                memory_bytes=self.config.memory_mib << 20, seed=self.config.seed,
+                progress=None if progress is None else lambda done: progress("statistics", done, images),
+            ),
+            calibration,
+        )  # fmt: skip
+
+    def use(self, table: LayerTable, statistics: Statistics, calibration: Sequence[Tensor]) -> None:
+        """Takes statistics that were gathered before."""
+        self.table, self.statistics, self._calibration = table, statistics, calibration
+        self.cost = CostModel(table)
+        self._solved.clear()
+        self._solved_bytes = 0
+
+    def prepare(
+        self,
+        net: nn.Module,
+        table: LayerTable,
+        calibration: Sequence[Tensor],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Profile:
+        """Measures the net once: statistics, then the profile; arguments as in `measure`."""
+        self.measure(net, table, calibration, progress)
+        self.profile = build_profile(
+            net, table, self.statistics, self.config.order, self.config.seed,
+            None if progress is None else lambda done, total: progress("profile", done, total),
+        )  # fmt: skip
+        return self.profile
+
+    def policy(self, allocation: Allocation) -> CompressionPolicy:
+        """The policy that keeps each group's best units, by the profile's order."""
+        kept = np.ones(self.table.num_units, dtype=bool)
+        for group, order, count in zip(self.table.groups, self.profile.orders, allocation.kept, strict=True):
+            kept[group.start + order[: group.size - int(count)]] = False
+        return make_policy(self.table, kept, allocation, self.cost.of(allocation), self.cost.original)
+
+    def apply(self, net: nn.Module, policy: CompressionPolicy) -> nn.Module:
+        """The compressed net: channels removed, what is left repaired, layers quantised.
+
+        Args:
+            net: The original net; untouched.
+            policy: What to keep.
+
+        Raises:
+            UserError: The policy is for another net or cuts channels apart that go together.
+        """
+        kept = units_of(policy, self.table)
+        replace: dict[str, Tensor] = {}
+        for layer in self.table.layers:
+            if self._loses_inputs(layer, kept):
+                self._repaired(net, layer, kept, replace)
+        smaller = cut(net, self.table, kept, replace)
+        cut_any = not kept.all()
+        again = self.config.batchnorm == "reestimate" or (
+            self.config.batchnorm == "auto" and self.config.repair == "none"
+        )
+        if cut_any and again:
+            reestimate_batchnorms(smaller, self._calibration)
+        widths = {entry.name: Width(entry.weight_bits, entry.activation_bits) for entry in policy.layers}
+        samples = {name: seen.samples for name, seen in self.statistics.layers.items()}
+        quantize_net(smaller, widths, samples)
+        return smaller
+
+    def fold(self, net: nn.Module) -> nn.Module:
+        """Folds BatchNorms of a compressed net, in place, for inference."""
+        return fold_batchnorms(net, self.table)
+
+    def _loses_inputs(self, layer: Layer, kept: Bools) -> bool:
+        units = self.table.axis_units(layer.weight, 1)
+        return units is not None and not keep_mask(units, kept).all()
+
+    def _repaired(self, net: nn.Module, layer: Layer, kept: Bools, replace: dict[str, Tensor]) -> None:
+        """Adds to `replace` the layer's repaired weight and whatever takes its intercept."""
+        weight, intercept = self._solve(net, layer, kept)
+        original = net.get_parameter(layer.weight)
+        units = self.table.axis_units(layer.weight, 0)
+        rows = torch.from_numpy(np.flatnonzero(keep_mask(units, kept))) if units is not None else slice(None)
+        shape = (layer.out_channels, -1, *original.shape[2:])
+        replace[layer.weight] = weight.reshape(shape)[rows].to(original)
+        if not can_take_intercept(self.table, layer):
+            return
+        shift = intercept.reshape(-1)[rows]
+        norm = self.table.batchnorms.get(layer.name)
+        if layer.bias is not None:
+            bias = net.get_parameter(layer.bias).detach()
+            replace[layer.bias] = bias[rows] + shift.to(bias)
+        elif norm is not None:
+            # The BatchNorm subtracts its running mean: a smaller mean is a larger output.
+            mean = net.get_buffer(f"{norm}.running_mean")
+            replace[f"{norm}.running_mean"] = mean[rows] - shift.to(mean)
+
+    def _solve(self, net: nn.Module, layer: Layer, kept: Bools) -> tuple[Tensor, Tensor]:
+        units = self.table.axis_units(layer.weight, 1)
+        assert units is not None
+        stays = keep_mask(units, kept)
+        key = (layer.name, np.packbits(stays).tobytes())
+        if key in self._solved:
+            self._solved.move_to_end(key)
+            return self._solved[key]
+        weight = blocks(net.get_parameter(layer.weight), layer.groups)
+        area = weight.shape[2] // len(stays)
+        columns = torch.from_numpy(np.flatnonzero(np.repeat(stays, area)))
+        repaired, intercept = self._repair(weight, self.statistics.layers[layer.name], columns)
+        solved = (repaired.float(), intercept.float())
+        self._solved[key] = solved
+        self._solved_bytes += 4 * (repaired.numel() + intercept.numel())
+        while self._solved_bytes > _CACHE_BYTES and len(self._solved) > 1:
+            _, (old, shift) = self._solved.popitem(last=False)
+            self._solved_bytes -= 4 * (old.numel() + shift.numel())
+        return solved
+
+
