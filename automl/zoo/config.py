@@ -1,0 +1,52 @@
+"""Which net, and what travels with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+
+class NetConfig(BaseModel):
+    """Which net is compressed.
+
+    Attributes:
+        name: One of our own (`resnet20`, ...), `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
+        weights: File with its weights; None: the committed ones where there are some, else untrained.
+        num_classes: Outputs of the net; None: as many as the data has classes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "resnet8_digits"
+    weights: Path | None = None
+    num_classes: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNet:
+    """A net, ready to use, with its facts.
+
+    Attributes:
+        net: In evaluation mode, on the CPU.
+        name: As the user typed it.
+        input_shape: Of one image, `(C, H, W)`.
+        num_classes: Outputs it was made with.
+        mean: Normalisation that it expects of images in 0..1; None: the data's.
+        std: Likewise.
+        source: Where net and weights come from.
+        licence: Of the net and of weights that come with it; of a user's own weights nothing is known.
+        trained: Whether weights were loaded (or a user's factory made the net, which may have loaded its own).
+    """
+
+    net: nn.Module
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    source: str
+    licence: str
+    trained: bool
