@@ -19,6 +19,7 @@ from compressors.layers import Bools, Layer, LayerTable
 from compressors.policy import CompressionPolicy, make_policy, units_of
 from compressors.profile import Profile
 from compressors.profiling import blocks, build_profile
+from compressors.quantize.bake import bake_weights
 from compressors.quantize.modules import Width, quantize_net
 from compressors.repair import REPAIRS
 from compressors.select import SELECTORS
@@ -155,8 +156,8 @@ class Compressor:
         return smaller
 
     def fold(self, net: nn.Module) -> nn.Module:
-        """Folds BatchNorms of a compressed net, in place, for inference."""
-        return fold_batchnorms(net, self.table)
+        """Folds BatchNorms of a compressed net and bakes its quantised weights, in place, for inference."""
+        return bake_weights(fold_batchnorms(net, self.table))
 
     def _loses_inputs(self, layer: Layer, kept: Bools) -> bool:
         units = self.table.axis_units(layer.weight, 1)
@@ -201,5 +202,3 @@ class Compressor:
             _, (old, shift) = self._solved.popitem(last=False)
             self._solved_bytes -= 4 * (old.numel() + shift.numel())
         return solved
-
-

@@ -48,7 +48,11 @@ def layer_table(net: nn.Module, example: Tensor, name: str = "net") -> LayerTabl
         if not wrong:
             return table
         for group, operator in wrong.items():
-            for node in np.flatnonzero(np.isin(classes, np.arange(table.groups[group].start, table.groups[group].start + table.groups[group].size))):
+            for node in np.flatnonzero(
+                np.isin(
+                    classes, np.arange(table.groups[group].start, table.groups[group].start + table.groups[group].size)
+                )
+            ):
                 extra[int(node)] = operator
 
 
@@ -86,7 +90,9 @@ def _build(net: nn.Module, full: Trace, example: Tensor, name: str, extra: dict[
     calls = _unique_calls(full.calls)
 
     # All axes that carry nodes: (tensor, axis, component of each index).
-    axes: list[tuple[str, int, Ints]] = [(tensor, axis, components[nodes]) for tensor, (axis, nodes) in full.nodes.items()]
+    axes: list[tuple[str, int, Ints]] = [
+        (tensor, axis, components[nodes]) for tensor, (axis, nodes) in full.nodes.items()
+    ]
     for call in calls:
         if call.kind != "depthwise":
             columns = call.columns[: len(call.columns) // call.groups]
@@ -238,7 +244,9 @@ def _agrees(net: nn.Module, example: Tensor, table: LayerTable, full: Trace, cla
     if kept.all():
         return True
     masks: dict[str, Bools] = {
-        tensor: keep_mask(classes[nodes], kept) for tensor, (_, nodes) in full.nodes.items() if (classes[nodes] >= 0).any()
+        tensor: keep_mask(classes[nodes], kept)
+        for tensor, (_, nodes) in full.nodes.items()
+        if (classes[nodes] >= 0).any()
     }
     try:
         smaller = trace(cut(net, table, kept), example, masks, full)

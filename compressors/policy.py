@@ -40,7 +40,12 @@ class LayerPolicy(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> LayerPolicy:
-        if not self.kept or sorted(set(self.kept)) != list(self.kept) or self.kept[-1] >= self.total or self.kept[0] < 0:
+        if (
+            not self.kept
+            or sorted(set(self.kept)) != list(self.kept)
+            or self.kept[-1] >= self.total
+            or self.kept[0] < 0
+        ):
             raise ValueError(
                 f"kept must be increasing channel indices in 0..{self.total - 1}, at least one, for layer {self.name!r}"
             )
@@ -159,7 +164,9 @@ def units_of(policy: CompressionPolicy, table: LayerTable) -> Bools:
     masks = {}
     for layer, entry in zip(table.layers, policy.layers, strict=True):
         if entry.total != layer.out_channels:
-            raise UserError(f"Layer {layer.name!r} has {layer.out_channels} channels, but the policy says {entry.total}.")
+            raise UserError(
+                f"Layer {layer.name!r} has {layer.out_channels} channels, but the policy says {entry.total}."
+            )
         mask = np.zeros(layer.out_channels, dtype=bool)
         mask[list(entry.kept)] = True
         masks[layer.name] = mask

@@ -102,10 +102,7 @@ def gather_statistics(
     """
     modules = dict(net.named_modules())
     kept_full, notes = _plan(table, memory_bytes)
-    sums = {
-        layer.name: _Accumulator(layer, _columns(layer), layer.name in kept_full)
-        for layer in table.layers
-    }
+    sums = {layer.name: _Accumulator(layer, _columns(layer), layer.name in kept_full) for layer in table.layers}
     generator = torch.Generator().manual_seed(seed)
     handles = []
     for layer in table.layers:
@@ -209,8 +206,10 @@ def _rows_any(module: nn.Module, layer: Layer, x: Tensor) -> Tensor:
             (0, int(module.padding[0])) if not isinstance(module.padding, str) else (0, 0), (1, module.stride[0]),
         )  # fmt: skip
         n, columns, positions = unfolded.shape
-        return unfolded.reshape(n, layer.groups, columns // layer.groups, positions).permute(1, 0, 3, 2).reshape(
-            layer.groups, n * positions, -1
+        return (
+            unfolded.reshape(n, layer.groups, columns // layer.groups, positions)
+            .permute(1, 0, 3, 2)
+            .reshape(layer.groups, n * positions, -1)
         )
     pooled = x.flatten(2).mean(2)  # (N, C)
     area = int(np.prod(layer.kernel_size, dtype=np.int64))

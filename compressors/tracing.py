@@ -244,7 +244,15 @@ class _Tracer(TorchDispatchMode):
     # -- weighted layers ----------------------------------------------------------------------------------------
 
     def weighted(
-        self, x: Tensor, weight: str, bias: Tensor | None, shape: torch.Size, groups: int, stride: Any, out: Tensor, axis: int
+        self,
+        x: Tensor,
+        weight: str,
+        bias: Tensor | None,
+        shape: torch.Size,
+        groups: int,
+        stride: Any,
+        out: Tensor,
+        axis: int,
     ) -> None:
         """Records one use of a convolution or linear map whose input channels lie along `axis` of `x`."""
         if bias is not None and id(bias) not in self._names:
@@ -529,7 +537,17 @@ def _move(tracer: _Tracer, func: Any, args: Any, kwargs: Any, outputs: Any) -> N
         moved = func(*moved_args, **kwargs)
     if operator in ("split", "split_with_sizes", "chunk", "unbind", "slice", "unsafe_split"):
         _tie_pieces(tracer, operator, args, kwargs, moved_args[0], moved)
-    elif operator in ("select", "index_select", "flip", "roll", "narrow", "repeat", "pixel_shuffle", "pixel_unshuffle", "diagonal"):
+    elif operator in (
+        "select",
+        "index_select",
+        "flip",
+        "roll",
+        "narrow",
+        "repeat",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "diagonal",
+    ):
         axes = _carried(moved_args[0])
         if operator != "repeat" or any(list(args[1])[axis - moved_args[0].dim()] > 1 for axis in axes):
             dim = args[1] if len(args) > 1 and isinstance(args[1], int) else None
@@ -600,7 +618,11 @@ def _tie_pieces(tracer: _Tracer, operator: str, args: Any, kwargs: Any, source: 
             return tracer._pin_ids(source, "slice along channels")
         pieces = list(source.split(part, axis))
     else:
-        axis = (kwargs.get("dim", args[2] if len(args) > 2 else 0) if operator != "unbind" else (args[1] if len(args) > 1 else 0)) % source.dim()
+        axis = (
+            kwargs.get("dim", args[2] if len(args) > 2 else 0)
+            if operator != "unbind"
+            else (args[1] if len(args) > 1 else 0)
+        ) % source.dim()
         if axis not in _carried(source):
             return
         pieces = [piece.unsqueeze(axis) for piece in moved] if operator == "unbind" else list(moved)

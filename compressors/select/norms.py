@@ -11,7 +11,9 @@ from compressors.layers import Ints
 from compressors.select.base import SELECTORS, Problem
 
 
-@SELECTORS.register("l1", "smallest sum of absolute weights first", "Li et al. 2017, Pruning Filters for Efficient ConvNets")
+@SELECTORS.register(
+    "l1", "smallest sum of absolute weights first", "Li et al. 2017, Pruning Filters for Efficient ConvNets"
+)
 def l1(filters: Tensor, problems: Sequence[Problem], rng: np.random.Generator) -> Ints:
     """Filters with the smallest L1 norm go first."""
     return np.asarray(filters.abs().sum(1).argsort(stable=True).numpy())

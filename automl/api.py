@@ -1,0 +1,70 @@
+"""The Python API: a search on a user's own net, data, metric and loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from automl.config import SearchConfig
+from automl.data.splits import Splits
+from automl.open_run import config_in
+from automl.pipeline import search_net
+from automl.place import Place
+from automl.result import SearchResult
+from automl.runs import find_run
+from automl.task import Loaders, Measure, task_of
+from compressors.training.regimes import LossFunction
+
+
+def search(
+    net: nn.Module,
+    splits: Splits | Loaders,
+    config: SearchConfig | None = None,
+    *,
+    evaluate: Measure | None = None,
+    evaluate_test: Measure | None = None,
+    loss: LossFunction | None = None,
+    name: str = "net",
+    place: Place | None = None,
+) -> SearchResult:
+    """Searches how to compress a net, finetunes the front and returns it.
+
+    Args:
+        net: Any trained module that runs on the calibration inputs; it is put into evaluation mode, its weights are
+            not changed.
+        splits: From `automl.load_splits`, or a user's own `Loaders`.
+        config: Settings; its `net` and `data` are not used.
+        evaluate: Judges a net, any metric for which more is better; None: accuracy on the search split.
+        evaluate_test: Reports, once, after the choice; None: accuracy on the test split unless `evaluate` is given.
+        loss: Of outputs and labels, for finetuning; None: cross-entropy.
+        name: Name of the net, for run folder and messages.
+        place: Where runs lie, tracking, threads, device.
+
+    Raises:
+        UserError: Bad input, in one line.
+        SearchInterrupted: Ctrl-C or SIGTERM; `resume` goes on.
+    """
+    task = task_of(splits, evaluate=evaluate, evaluate_test=evaluate_test, loss=loss)
+    return search_net(net, task, config or SearchConfig(), place or Place(), name=name)
+
+
+def resume(
+    run: str | Path,
+    net: nn.Module,
+    splits: Splits | Loaders,
+    *,
+    evaluate: Measure | None = None,
+    evaluate_test: Measure | None = None,
+    loss: LossFunction | None = None,
+    place: Place | None = None,
+) -> SearchResult:
+    """Goes on with a search that was stopped; `run` is its folder or id, the rest as it was given to `search`.
+
+    Raises:
+        UserError: There is no such run, or net, data or settings are not those of the run.
+    """
+    place = place or Place()
+    found = find_run(place.runs, run)
+    task = task_of(splits, evaluate=evaluate, evaluate_test=evaluate_test, loss=loss)
+    return search_net(net, task, config_in(found), place, name=found.info().net, run=found)

@@ -1,0 +1,92 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_NET = (
+    click.option(
+        "--net", "net_name", metavar="NAME", help="resnet20, torchvision:NAME, timm:NAME, package.module:factory."
+    ),
+    click.option("--weights", type=click.Path(path_type=Path), help="Its weights: .pt, .pth, .th or .safetensors."),
+    click.option("--num-classes", type=int, help="Outputs of the net. [default: as many as the data has classes]"),
+)
+_DATA = (
+    click.option("--data", "data_name", metavar="NAME", help="digits, fashion-mnist, cifar10, cifar100, folder:PATH, parquet:PATH."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Where a named data set lies."),
+    click.option("--download", is_flag=True, default=None, help="Fetch a named data set from the network if it is missing."),
+    click.option("--train-images", type=int, help="Images to train on. [default: all that are left]"),
+    click.option("--calibration-images", type=int, help="Images to measure layers on. [default: 1000]"),
+    click.option("--search-images", type=int, help="Images to judge candidates on. [default: 2000]"),
+    click.option("--test-images", type=int, help="Images to report on. [default: all that are left]"),
+    click.option("--search-from", metavar="SPLIT[:FRACTION]", help="train, train:0.2, test:0.5: where the search split is cut from."),
+    click.option("--image-size", type=int, help="Scale and cut images to this size."),
+    click.option("--channels", type=click.Choice(["1", "3"]), help="Turn images into gray (1) or colour (3)."),
+    click.option("--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read."),
+    click.option("--data-seed", type=int, help="Seed of the splits."),
+    click.option("--batch-size", type=int, help="Images at once where nothing is trained. [default: 250]"),
+)  # fmt: skip
+_MACHINE = (
+    click.option("--threads", type=click.IntRange(1), help="Threads of torch. [default: all cores]"),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."),
+)
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
+
+
+def _all(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+net_options = _all(_NET)
+data_options = _all(_DATA)
+machine_options = _all(_MACHINE)
+
+
+def net_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the net's settings out of a command's options."""
+    return {
+        "name": values.pop("net_name"),
+        "weights": _text(values.pop("weights")),
+        "num_classes": values.pop("num_classes"),
+    }
+
+
+def data_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the data's settings out of a command's options."""
+    channels = values.pop("channels")
+    found = {
+        "name": values.pop("data_name"),
+        "data_dir": _text(values.pop("data_dir")),
+        "channels": int(channels) if channels else None,
+        "seed": values.pop("data_seed"),
+    }
+    for name in (
+        "download", "train_images", "calibration_images", "search_images", "test_images", "search_from", "image_size",
+        "skip_corrupt", "batch_size",
+    ):  # fmt: skip
+        found[name] = values.pop(name)
+    return found
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def typed() -> str:
+    """The command as the user typed it."""
+    return shlex.join(["secateur", *sys.argv[1:]])

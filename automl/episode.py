@@ -1,0 +1,125 @@
+"""One episode, played anywhere: an evaluation that cannot stop a search, and the record of what happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agents.protocol import Behaviour, Rollout
+from agents.rollout import run_episode
+from automl.ledger import TrialPolicy, TrialRecord, trial_id
+from compressors.cost import Allocation
+from compressors.errors import UserError
+from envs.compression import CompressionEnv
+from envs.evaluation import Evaluate, Evaluation
+
+
+class Guarded:
+    """An evaluation that never stops a search: what fails counts as accuracy 0 and is remembered.
+
+    Bad input (`UserError`) is passed on, since no candidate would fare better.
+
+    Args:
+        evaluate: The evaluation; may raise or give numbers that are not finite.
+
+    Attributes:
+        failure: Why the last evaluation failed, else empty.
+    """
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self.evaluate = evaluate
+        self.failure = ""
+
+    def __call__(self, allocation: Allocation, seed: int) -> Evaluation:
+        """Evaluates, at the floor where that fails."""
+        self.failure = ""
+        begun = time.perf_counter()
+        try:
+            found = self.evaluate(allocation, seed)
+        except UserError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())
+            self.failure = f"{type(error).__name__}: {text[:200]}"
+        else:
+            if math.isfinite(found.accuracy):
+                return found
+            self.failure = f"the evaluation gave {found.accuracy}"
+        return Evaluation(accuracy=0.0, seconds={"evaluate": time.perf_counter() - begun})
+
+
+@dataclass(frozen=True)
+class Played:
+    """What comes back from an episode.
+
+    Attributes:
+        rollout: The transitions and the outcome.
+        failure: Why its evaluation failed, else empty.
+        seconds: Of the whole episode.
+    """
+
+    rollout: Rollout
+    failure: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Player:
+    """What plays episodes: given to the executor once.
+
+    Attributes:
+        env: The environment, made with `guard` as its evaluation.
+        guard: The guarded evaluation.
+    """
+
+    env: CompressionEnv
+    guard: Guarded
+
+
+def play(
+    player: Player,
+    behaviour: Behaviour,
+    seed: int,
+    episode: int,
+    targets: dict[str, float],
+    front: Sequence[tuple[float, float]],
+) -> Played:
+    """Plays one episode, in whatever process; its result depends on the arguments alone."""
+    begun = time.perf_counter()
+    player.guard.failure = ""
+    rollout = run_episode(player.env, behaviour, seed=seed, episode=episode, targets=targets, front=front)
+    return Played(rollout, player.guard.failure, time.perf_counter() - begun)
+
+
+def make_record(played: Played, target: Mapping[str, float], seconds: Mapping[str, float]) -> TrialRecord:
+    """The ledger's record of an episode.
+
+    Args:
+        played: The episode.
+        target: Its targets by kind.
+        seconds: Of the driver's phases.
+    """
+    rollout, outcome = played.rollout, played.rollout.outcome
+    allocation = outcome.allocation
+    phases = {name: float(value) for name, value in outcome.seconds.items()}
+    return TrialRecord(
+        trial_id=trial_id(rollout.episode),
+        episode=rollout.episode,
+        target={name: float(value) for name, value in target.items()},
+        actions=tuple(tuple(float(value) for value in action) for action in rollout.actions),
+        policy=TrialPolicy(
+            kept=tuple(allocation.kept.tolist()),
+            weight_bits=tuple(allocation.weight_bits.tolist()),
+            activation_bits=tuple(allocation.activation_bits.tolist()),
+        ),
+        costs=outcome.costs.as_dict(),
+        accuracy_search=float(outcome.accuracy),
+        l2=float(outcome.l2),
+        reward=float(rollout.rewards.sum(dtype="float64")),
+        behaviour=rollout.behaviour,
+        status="failed" if played.failure else "done",
+        error=played.failure,
+        seconds={"rollout": max(0.0, played.seconds - sum(phases.values())), **phases, **seconds},
+    )

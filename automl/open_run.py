@@ -1,0 +1,117 @@
+"""Opens a search's run folder, and records how each of its nets can be made again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from automl.config import SearchConfig
+from automl.place import Place, versions
+from automl.run_info import GroupFacts, LayerFacts, RunInfo, fingerprint
+from automl.runs import Run, new_run
+from automl.task import Task
+from compressors.cost import Costs
+from compressors.grouping import fingerprint as net_fingerprint
+from compressors.layers import LayerTable
+from compressors.policy import CompressionPolicy
+from envs.target import parse_targets
+
+
+@dataclass(frozen=True)
+class Remake:
+    """What is needed to make a net of this search again."""
+
+    config: SearchConfig
+    task: Task
+    place: Place
+
+
+def open_run(
+    run: Run | None,
+    place: Place,
+    config: SearchConfig,
+    table: LayerTable,
+    task: Task,
+    accuracy: float,
+    costs: Costs,
+) -> Run:
+    """A new run folder with its `config.json`, or the given one if it is of this very search.
+
+    Args:
+        run: An earlier run to go on with.
+        place: Where runs lie.
+        config: The search's configuration.
+        table: The net's layer table.
+        task: Gives the calibration data's fingerprint.
+        accuracy: Of the original net on the search split.
+        costs: Of the original net.
+
+    Raises:
+        UserError: The run is of another search, or cannot be made.
+    """
+    plain = config.model_dump(mode="json")
+    # The same search on other images is another search.
+    plain["calibration"] = task.fingerprint
+    plain["splits"] = task.record
+    own = fingerprint(plain, table.fingerprint)
+    if run is not None:
+        run.require(own)
+        return run
+    kinds = [target.kind for target in parse_targets(config.env.targets)]
+    run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}-{_short(config.data.name)}")
+    run.write_info(
+        RunInfo(
+            search_id=run.search_id,
+            config=plain,
+            net=table.net,
+            net_fingerprint=table.fingerprint,
+            fingerprint=own,
+            cost="macs" if "macs" in kinds else kinds[0],
+            original={"accuracy": accuracy, **costs.as_dict()},
+            layers=tuple(
+                LayerFacts(name=layer.name, kind=layer.kind, macs=layer.macs, params=layer.params)
+                for layer in table.layers
+            ),
+            groups=tuple(GroupFacts(name=group.name, size=group.size, layers=group.layers) for group in table.groups),
+            command=place.command,
+            versions={"python": sys.version.split()[0], **versions()},
+        )
+    )
+    return run
+
+
+def config_in(run: Run) -> SearchConfig:
+    """The configuration that a run was started with."""
+    values = {name: value for name, value in run.info().config.items() if name not in ("calibration", "splits")}
+    return SearchConfig.model_validate(values)
+
+
+def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) -> CompressionPolicy:
+    """Adds to a policy what makes its net again, and the fingerprint by which to tell that it worked.
+
+    Args:
+        policy: The policy.
+        candidate: The net that it made, before any finetuning.
+        remake: The search.
+    """
+    config = remake.config
+    details: dict[str, Any] = {
+        "command": remake.place.command,
+        "versions": versions(),
+        "net": config.net.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json"),
+        "compressor": config.compressor.model_dump(mode="json"),
+        "calibration_fingerprint": remake.task.fingerprint,
+        "splits": remake.task.record,
+        "before_finetune_fingerprint": net_fingerprint(candidate),
+        "threads": torch.get_num_threads(),
+    }
+    return policy.with_details(**details)
+
+
+def _short(name: str) -> str:
+    return name.replace("torchvision:", "").replace("timm:", "").rstrip("/").rpartition("/")[2].rpartition(":")[2]

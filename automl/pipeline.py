@@ -1,0 +1,103 @@
+"""The main job, top to bottom: from a net and data to a front of smaller nets."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+from torch import nn
+
+from agents.registry import make_agent
+from automl.candidate import Evaluator
+from automl.config import SearchConfig
+from automl.data import load_splits
+from automl.episode import Guarded, Player
+from automl.executor import InlineExecutor
+from automl.front import finetune_front
+from automl.open_run import Remake, describe, open_run
+from automl.place import Place, settle, write_reports
+from automl.profile_cache import prepare
+from automl.result import SearchResult
+from automl.runs import Run
+from automl.search_loop import SearchInterrupted, search
+from automl.task import Task, task_of
+from automl.tracked import make_tracker
+from automl.zoo import load_net
+from compressors.compressor import Compressor
+from compressors.errors import UserError
+from compressors.grouping import layer_table
+from envs.compression import CompressionEnv
+from envs.target import parse_targets, sample_targets
+
+
+def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> SearchResult:
+    """A search on a net and data given by name; `run` goes on with an earlier one."""
+    splits = load_splits(config.data)
+    loaded = load_net(
+        config.net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
+    )
+    if not loaded.trained:
+        place.watch.note(f"Warning: net {loaded.name} is untrained. Train it with `secateur train` or pass --weights.")
+    task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=config.data.batch_size)
+    return search_net(loaded.net, task, config, place, name=loaded.name, run=run)
+
+
+def search_net(
+    net: nn.Module, task: Task, config: SearchConfig, place: Place, *, name: str, run: Run | None = None
+) -> SearchResult:
+    """A search on any net: measure it, search, finetune the front, report.
+
+    Raises:
+        UserError: Bad input, in one line.
+        SearchInterrupted: Ctrl-C or SIGTERM came; everything finished is kept.
+    """
+    net = net.to(settle(place.threads, place.device)).eval()
+    targets = parse_targets(config.env.targets)
+    original = accuracy_of(net, task)
+    table = layer_table(net, task.example.to(next(net.parameters()).device), name)
+    compressor = Compressor(config.compressor)
+    profile = prepare(compressor, net, table, task, place.watch.stage)
+    for note in profile.notes:
+        place.watch.note(note)
+    guard = Guarded(Evaluator(net, compressor, task, config.evaluation))
+    env = CompressionEnv(table, profile, guard, config.env)
+    agent = make_agent(config.agent, env, config.loop.episodes, config.loop.seed)
+    run = open_run(run, place, config, table, task, original, compressor.cost.original)
+    remake = Remake(config, task, place)
+    tracker = make_tracker(run, place, net, compressor, task)
+    with run.lock():
+        tracker.start()
+        try:
+            archive = search(
+                Player(env, guard), agent, InlineExecutor(), run, config.loop,
+                lambda episode: sample_targets(targets, episode, config.loop.seed), tracker, place.progress,
+            )  # fmt: skip
+            front = finetune_front(
+                run, net, task, compressor, archive, config.finetune,
+                lambda policy, candidate: describe(policy, candidate, remake), place.watch.stage,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            tracker.close()
+            raise SearchInterrupted(f"Interrupted. Go on with: secateur resume {run.folder}") from None
+        except BaseException:
+            tracker.close()
+            raise
+        reports = write_reports(run)
+        tracker.finish()
+    return SearchResult(run, front, net, compressor, task, reports)
+
+
+def accuracy_of(net: nn.Module, task: Task) -> float:
+    """The original net on the search split.
+
+    Raises:
+        UserError: It gives NaN or infinity.
+    """
+    import torch
+
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
+        raise UserError("The net's weights must be finite, but hold NaN or infinity: check the weights file.")
+    accuracy = float(task.measure_search(copy.deepcopy(net).eval().to(memory_format=torch.channels_last)))  # type: ignore[call-overload]
+    if not math.isfinite(accuracy):
+        raise UserError("Outputs of the original net on the search split must be finite, but hold NaN or infinity.")
+    return accuracy

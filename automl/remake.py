@@ -1,0 +1,138 @@
+"""Makes a net again: the original from its names, a compressed one from its policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl.candidate import for_inference
+from automl.config import merge, parse
+from automl.data import DataConfig, load_splits
+from automl.export import export
+from automl.place import settle
+from automl.profile_cache import prepare
+from automl.task import Task, task_of
+from automl.zoo import NetConfig, load_net
+from compressors.compressor import Compressor, CompressorConfig
+from compressors.grouping import fingerprint, layer_table
+from compressors.policy import CompressionPolicy, units_of
+from compressors.training import DistillConfig, TrainConfig, train
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """An original net, its data and a compressor that knows its layer table.
+
+    Attributes:
+        net: The net.
+        task: Its data.
+        compressor: Measured only if settings were given.
+    """
+
+    net: nn.Module
+    task: Task
+    compressor: Compressor
+
+    @property
+    def example(self) -> Tensor:
+        """Some inputs, `(4, C, H, W)`."""
+        return self.task.calibration[0][:4]
+
+
+def load_original(net: NetConfig, data: DataConfig, compressor: CompressorConfig | None = None) -> Original:
+    """Loads net and data by name; with `compressor` the net is profiled as well (from the cache where possible).
+
+    Raises:
+        UserError: Bad input, in one line.
+    """
+    splits = load_splits(data)
+    loaded = load_net(
+        net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
+    )
+    task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=data.batch_size)
+    table = layer_table(loaded.net, task.example, loaded.name)
+    made = Compressor(compressor)
+    if compressor is not None:
+        prepare(made, loaded.net, table, task)
+    else:
+        made.table = table
+    return Original(loaded.net, task, made)
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A net made from its policy.
+
+    Attributes:
+        identical: Whether it was, before finetuning, bit for bit the net of the search.
+        why: Why not.
+        accuracy_search: On the search split, at the end.
+        accuracy_test: On the test split, at the end.
+    """
+
+    identical: bool
+    why: str
+    accuracy_search: float
+    accuracy_test: float
+
+
+def remake(
+    policy: CompressionPolicy,
+    net: dict[str, Any],
+    data: dict[str, Any],
+    training: TrainConfig,
+    distill: DistillConfig | None,
+    out: Path,
+    *,
+    threads: int | None = None,
+    device: str = "auto",
+) -> Remade:
+    """Makes a policy's net from the original weights and the recorded calibration, and exports it.
+
+    Args:
+        policy: The policy.
+        net: Settings of the net that replace the recorded ones.
+        data: Settings of the data that replace the recorded ones.
+        training: Finetuning; `epochs=0`: none.
+        distill: Learn from the original net as well.
+        out: Folder to write to.
+        threads: Threads of torch; None: as recorded.
+        device: Where to compute.
+
+    Raises:
+        UserError: The net or its weights are not those the policy was made for, or other bad input.
+    """
+    details = policy.details
+    settle(threads or details.get("threads"), device)
+    net_config = parse(NetConfig, merge(details.get("net", {}), net), "the policy's net")
+    data_config = parse(DataConfig, merge(details.get("data", {}), data), "the policy's data")
+    original = load_original(net_config, data_config)
+    units_of(policy, original.compressor.table)  # refuses another net before anything is measured
+    compressor = Compressor(parse(CompressorConfig, details.get("compressor", {}), "the policy's compressor"))
+    prepare(compressor, original.net, original.compressor.table, original.task)
+    candidate = compressor.apply(original.net, policy)
+    identical, why = _compare(details, original.task, candidate)
+    if training.epochs or training.steps:
+        train(
+            candidate, original.task.train, original.task.suit(training),
+            teacher=original.net if distill else None, distill=distill,
+        )  # fmt: skip
+    export(candidate, original.net, policy, compressor, original.example, out)
+    ready = for_inference(candidate, compressor)
+    assert original.task.measure_test is not None
+    return Remade(identical, why, original.task.measure_search(ready), original.task.measure_test(ready))
+
+
+def _compare(details: dict[str, Any], task: Task, candidate: nn.Module) -> tuple[bool, str]:
+    if fingerprint(candidate) == details.get("before_finetune_fingerprint"):
+        return True, ""
+    if task.fingerprint != details.get("calibration_fingerprint"):
+        return False, "the calibration images differ from the recorded ones"
+    recorded = details.get("versions", {}).get("torch")
+    if recorded != torch.__version__:
+        return False, f"torch is {torch.__version__}, and was {recorded}"
+    return False, "the type of machine or the number of threads differs from that of the search"

@@ -1,0 +1,226 @@
+"""Run folders: where one search keeps its configuration, trials, checkpoint, front, policies, nets and report."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import ValidationError
+
+from automl.files import storage_errors, write_atomic
+from automl.run_info import VERSION, RunInfo
+from compressors.errors import UserError, one_of
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where a run is not guarded against a second writer
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: `<runs root>/<search_id>`.
+    """
+
+    folder: Path
+
+    @property
+    def search_id(self) -> str:
+        """Name of the run."""
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        """What the search was asked to do; see `RunInfo`."""
+        return self.folder / "config.json"
+
+    @property
+    def ledger(self) -> Path:
+        """One line for each trial."""
+        return self.folder / "trials.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state after the last finished trial."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def front(self) -> Path:
+        """The front's members after finetuning and test."""
+        return self.folder / "front.json"
+
+    @property
+    def policies(self) -> Path:
+        """Folder of `<trial_id>.json` policies."""
+        return self.folder / "policies"
+
+    @property
+    def nets(self) -> Path:
+        """Folder of the front's nets."""
+        return self.folder / "nets"
+
+    @property
+    def report(self) -> Path:
+        """The report to open in a browser."""
+        return self.folder / "report.html"
+
+    def write_info(self, info: RunInfo) -> None:
+        """Writes `config.json`, from which moment the run can be resumed."""
+        write_atomic(self.config, (info.model_dump_json(indent=1) + "\n").encode())
+
+    def info(self) -> RunInfo:
+        """Reads `config.json`.
+
+        Raises:
+            UserError: It is missing, damaged or of another version.
+        """
+        if not self.config.exists():
+            raise UserError(
+                f"The run {self.folder} has no config.json: it stopped before its search began. "
+                "Delete the folder and start the search again."
+            )
+        with storage_errors(f"read {self.config}"):
+            data = self.config.read_bytes()
+        try:
+            info = RunInfo.model_validate_json(data)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "the file"
+            raise UserError(f"{self.config} is damaged ({where}: {problem['msg']}). Restore it from a copy.") from None
+        if info.version != VERSION:
+            raise UserError(f"{self.config} has version {info.version}, this Secateur reads {VERSION}.")
+        return info
+
+    def require(self, expected: str) -> None:
+        """Checks that the run is of the search with the fingerprint `expected`.
+
+        Raises:
+            UserError: It is another search's.
+        """
+        found = self.info().fingerprint
+        if found != expected:
+            raise UserError(
+                f"The run {self.folder} belongs to another search (its configuration or net differs: fingerprint "
+                f"{found[:12]}, here {expected[:12]}). Choose another name, or resume it with what config.json says."
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing to the run; a dead process's lock does not count.
+
+        Raises:
+            UserError: Another process holds it, or the folder cannot be written to.
+        """
+        with storage_errors(f"write to the run {self.folder}"):
+            file = (self.folder / "lock").open("a+")
+        with file:
+            self._claim(file)
+            # The file stays: were it removed, one process could lock the old file and another the new.
+            yield
+
+    def _claim(self, file: TextIO) -> None:
+        if fcntl is not None:
+            # The system drops this lock with the process, however it ends; the number inside is for the message.
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"The run {self.folder} is in use by process {file.read().strip() or 'unknown'}. "
+                    "Wait until it ends, or stop it."
+                ) from None
+        with storage_errors(f"write to the run {self.folder}"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+
+
+def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Run:
+    """Makes a run folder.
+
+    Args:
+        root: The runs folder; made where missing.
+        name: Name of the run. Without one it is `prefix` and the next free number, e.g. `resnet20-digits-003`.
+        prefix: Beginning of a numbered name.
+
+    Raises:
+        UserError: The name is taken or no name for a folder, or the folder cannot be made.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"A run's name consists of letters, digits, '.', '_' and '-', but got {name!r}.")
+    with storage_errors(f"make a run in {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+        return _make_named(root, name) if name is not None else _make_numbered(root, prefix)
+
+
+def _make_named(root: Path, name: str) -> Run:
+    run = Run(root / name)
+    if run.config.exists() or run.ledger.exists():
+        raise UserError(f"The run {run.folder} exists. Choose another name, or go on with `secateur resume {name}`.")
+    run.folder.mkdir(exist_ok=True)
+    _fill(run)
+    return run
+
+
+def _make_numbered(root: Path, prefix: str) -> Run:
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", prefix).strip("-.") or "run"
+    number = 1
+    while True:
+        run = Run(root / f"{safe}-{number:03d}")
+        try:
+            run.folder.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        _fill(run)
+        return run
+
+
+def _fill(run: Run) -> None:
+    run.policies.mkdir(exist_ok=True)
+    run.nets.mkdir(exist_ok=True)
+
+
+def find_run(root: Path, run: str | Path) -> Run:
+    """The run that somebody means by a folder or an id.
+
+    Args:
+        root: The runs folder, for ids.
+        run: Path of a run folder, or a run's name.
+
+    Raises:
+        UserError: There is none (names the nearest), the folder is not a run's, or its search never began.
+    """
+    for folder in (Path(run), root / run):
+        if folder.is_file():
+            raise UserError(f"{folder} is a file; a run is a folder, here perhaps {folder.parent}.")
+        if not folder.is_dir():
+            continue
+        found = Run(folder.resolve())
+        if found.config.exists():
+            found.info()
+            return found
+        if found.policies.is_dir() or found.ledger.exists():
+            found.info()  # raises: half-written
+        if folder == Path(run):
+            names = _names(root)
+            hint = f" Runs in {root}: {', '.join(names)}." if names else ""
+            raise UserError(f"{folder} is not a run folder: it has no config.json.{hint}")
+    names = _names(root)
+    if not names:
+        raise UserError(f"There is no run {str(run)!r}: {root} holds no runs. Start one with `secateur search`.")
+    raise one_of("run", str(run), names)
+
+
+def _names(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return sorted(folder.name for folder in root.iterdir() if (folder / "config.json").is_file())

@@ -1,0 +1,194 @@
+"""The search: episodes with a fixed staleness, consumed in order, each recorded before the next is learned from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.protocol import Agent
+from automl.archive import Archive, front_after
+from automl.checkpoint import Snapshot, load_checkpoint, save_checkpoint
+from automl.episode import Played, Player, make_record, play
+from automl.executor import Executor, Handle, Ticket
+from automl.ledger import Ledger, TrialRecord
+from automl.progress import NullProgress, SearchProgress
+from automl.run_info import RunInfo
+from automl.runs import Run
+from automl.tracker import NullTracker, Tracker
+from compressors.errors import UserError
+
+Schedule = Callable[[int], dict[str, float]]
+
+FAILURES_AT_START = 3
+"""A search whose first so many trials all fail is stopped: its evaluation is broken, not its candidates."""
+
+
+class LoopConfig(BaseModel):
+    """Settings of the search loop.
+
+    Attributes:
+        episodes: How many trials.
+        seed: Of every random stream, together with the episode.
+        staleness: K: an episode is played by what the agent knew K episodes before. 1 is sequential; results depend
+            on it but not on how many workers share the episodes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    episodes: int = Field(default=200, ge=1)
+    seed: int = Field(default=0, ge=0)
+    staleness: int = Field(default=1, ge=1)
+
+
+class SearchInterrupted(UserError):
+    """The search was asked to stop; everything up to the last recorded trial is kept."""
+
+
+def search(
+    player: Player | Handle,
+    agent: Agent,
+    executor: Executor,
+    run: Run,
+    config: LoopConfig,
+    schedule: Schedule,
+    tracker: Tracker | None = None,
+    progress: SearchProgress | None = None,
+) -> Archive:
+    """Runs a search, or goes on with it from the run's checkpoint.
+
+    Episode e is played by the agent, and is given the front, as they were after episode e - staleness; results are
+    consumed in the order of episodes. So equal seeds give equal ledgers, whatever the executor and however often the
+    search was killed in between.
+
+    Args:
+        player: The environment with its guarded evaluation, or where the executor has it.
+        agent: Fresh, as its configuration makes it; its state is restored from the checkpoint.
+        executor: Where episodes run.
+        run: The run folder with its `config.json` written; the caller holds its lock.
+        config: Settings.
+        schedule: The targets of an episode by kind, as `envs.target.sample_targets` gives them.
+        tracker: Is told of each recorded trial; never stops the search.
+        progress: Is told of each recorded trial.
+
+    Returns:
+        All trials and their front.
+
+    Raises:
+        SearchInterrupted: Ctrl-C or SIGTERM came.
+        UserError: Bad input, a full disk, a damaged run folder, or the first trials all failed.
+    """
+    progress = progress or NullProgress()
+    info = run.info()
+    ledger = _restore(agent, run, info, progress)
+    archive = Archive(info.original, info.cost)
+    for record in ledger.records:
+        archive.add(record)
+    held = player if isinstance(player, Handle) else executor.put(player)
+    loop = _Loop(
+        held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress
+    )
+    progress.start(config.episodes, archive)
+    try:
+        with _stopped_by_sigterm():
+            loop.play_all()
+    except KeyboardInterrupt:
+        raise SearchInterrupted(
+            f"Interrupted after {len(archive.records)} of {config.episodes} episodes. "
+            f"Go on with: secateur resume {run.folder}"
+        ) from None
+    finally:
+        progress.stop()
+    return archive
+
+
+def _restore(agent: Agent, run: Run, info: RunInfo, progress: SearchProgress) -> Ledger:
+    snapshot = load_checkpoint(run.checkpoint, info.fingerprint)
+    ledger = Ledger(run.ledger, keep=snapshot.next_episode if snapshot else 0)
+    if snapshot:
+        agent.load_state(snapshot.agent)
+    if ledger.note:
+        progress.note(ledger.note)
+    return ledger
+
+
+@dataclass
+class _Loop:
+    player: Handle
+    agent: Agent
+    executor: Executor
+    run: Run
+    info: RunInfo
+    config: LoopConfig
+    schedule: Schedule
+    ledger: Ledger
+    archive: Archive
+    tracker: Tracker
+    progress: SearchProgress
+    tickets: dict[int, Ticket] = field(default_factory=dict)
+    recording_s: float = 0.0
+
+    def play_all(self) -> None:
+        """Keeps `staleness` episodes in flight and consumes them in order."""
+        first, last = len(self.ledger.records), self.config.episodes
+        for episode in range(first, min(first + self.config.staleness, last)):
+            self.issue(episode)
+        for episode in range(first, last):
+            self.consume(episode)
+            _require_some_success(self.ledger.records)
+            if episode + self.config.staleness < last:
+                self.issue(episode + self.config.staleness)
+
+    def issue(self, episode: int) -> None:
+        """Asks for an episode, with the behaviour and the front as they were `staleness` episodes before it."""
+        # The front follows from the ledger, so a resumed search gives an episode the front that it was given before.
+        known = self.ledger.records[: max(0, episode - self.config.staleness + 1)]
+        stale = len(known) < len(self.ledger.records)
+        front = front_after(known, self.info.original, self.info.cost) if stale else self.archive.snapshot()
+        arguments = (self.agent.behaviour(episode), self.config.seed, episode, self.schedule(episode), front)
+        self.tickets[episode] = self.executor.submit(play, self.player, *arguments)
+
+    def consume(self, episode: int) -> None:
+        """Learns from an episode and records it: the ledger first, since the checkpoint counts on its line."""
+        played: Played = self.executor.result(self.tickets.pop(episode))
+        begun = time.perf_counter()
+        self.agent.learn(played.rollout)
+        learned = time.perf_counter()
+        record = make_record(played, self.schedule(episode), {"learn": learned - begun, "record": self.recording_s})
+        self.ledger.append(record)
+        save_checkpoint(self.run.checkpoint, Snapshot(self.info.fingerprint, episode + 1, self.agent.state()))
+        self.recording_s = time.perf_counter() - learned
+        self.archive.add(record)
+        self.tracker.trial(record)
+        self.progress.trial(record, self.archive)
+
+
+def _require_some_success(records: Sequence[TrialRecord]) -> None:
+    if len(records) == FAILURES_AT_START and all(record.status == "failed" for record in records):
+        raise UserError(
+            f"The first {len(records)} trials all failed, the last with: {records[-1].error}. "
+            "Check that the evaluation runs on the original net."
+        )
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the block like Ctrl-C; outside the main thread signals are left alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
