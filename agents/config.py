@@ -18,8 +18,9 @@ class DDPGConfig(BaseModel):
         tau: Share of the new weights in the target networks, per gradient step.
         batch_size: Transitions per gradient step.
         buffer_size: Transitions that are remembered.
-        gradient_steps: Gradient steps per transition of an episode; an episode of T steps makes
-            `ceil(gradient_steps * T)` of them.
+        gradient_steps: Gradient steps per transition of an episode.
+        max_gradient_steps: Most gradient steps per episode (about 3 ms each on one core); learning must stay cheap
+            beside the evaluation.
         warmup_episodes: Episodes played by plans before the actor takes over, but no more than a quarter of the search.
         noise_start: Standard deviation of the exploration noise in the first episode after the warm-up.
         noise_end: Standard deviation in the last episode; between them it decays geometrically.
@@ -38,10 +39,11 @@ class DDPGConfig(BaseModel):
     tau: float = Field(default=0.01, gt=0, le=1)
     batch_size: int = Field(default=64, ge=1)
     buffer_size: int = Field(default=20_000, ge=1)
-    gradient_steps: float = Field(default=1.0, gt=0)
+    gradient_steps: float = Field(default=2.0, gt=0)
+    max_gradient_steps: int = Field(default=24, ge=1)
     warmup_episodes: int = Field(default=20, ge=0)
     noise_start: float = Field(default=0.5, ge=0)
-    noise_end: float = Field(default=0.02, gt=0)
+    noise_end: float = Field(default=0.05, gt=0)
     credit: Literal["terminal", "spread", "return"] = "spread"
     baseline_decay: float = Field(default=0.95, ge=0, lt=1)
     scale_reward: bool = True

@@ -90,7 +90,8 @@ class DDPGAgent:
         self._remember(rollout)
         figures = {"baseline": self._replay.offset}
         if self._replay.size() >= min(self.config.batch_size, self.config.buffer_size):
-            steps = math.ceil(self.config.gradient_steps * len(rollout.actions))
+            wanted = math.ceil(self.config.gradient_steps * len(rollout.actions))
+            steps = min(wanted, self.config.max_gradient_steps)
             with _own_torch_randomness(None):
                 figures |= self._model.fit(steps)
         return figures
@@ -207,7 +208,7 @@ class _Learner(DDPG):
         found = {f"policy/{name}": value.detach().numpy().copy() for name, value in self.policy.state_dict().items()}
         for who, optimizer in (("actor", self.actor.optimizer), ("critic", self.critic.optimizer)):
             for index, state in optimizer.state_dict()["state"].items():
-                found |= {f"{who}_optimizer/{index}/{name}": np.array(value) for name, value in state.items()}
+                found |= {f"{who}_optimizer/{index}/{name}": value.detach().numpy().copy() for name, value in state.items()}
         return found
 
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]], updates: int) -> None:

@@ -8,6 +8,9 @@ from scipy.special import ndtr, ndtri
 
 from envs.decisions import Action
 
+_LEAST = 1e-6
+"""Below this noise is no noise, and dividing by it overflows."""
+
 
 def truncated_normal(mean: NDArray[np.float32], sigma: float, rng: np.random.Generator) -> Action:
     """Samples a normal distribution around `mean`, restricted to [-1, 1].
@@ -21,7 +24,7 @@ def truncated_normal(mean: NDArray[np.float32], sigma: float, rng: np.random.Gen
         The shape of `mean`, float32.
     """
     uniform = rng.random(mean.shape)
-    if sigma <= 0:
+    if sigma < _LEAST:
         return np.array(mean, dtype=np.float32)
     centre = mean.astype(np.float64)
     low, high = ndtr((-1 - centre) / sigma), ndtr((1 - centre) / sigma)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from compressors.quantize.weights import quantize_weight, weight_scales
 from compressors.select import SELECTORS, Problem
 from compressors.select.surgeon import eliminate
 from compressors.statistics import LayerStatistics, Statistics
+from compressors.threads import single_threaded
+
+_WIDE = 1024
+"""Columns from which linear algebra gains from several threads."""
 
 
 def blocks(weight: Tensor, groups: int) -> Tensor:
@@ -51,7 +56,9 @@ def build_profile(
         problems = [_problem(table, group, table.by_name[name], weights, statistics) for name in group.consumers]
         rng = np.random.default_rng([seed, group.index])
         chosen = select(_filters(net, table, group), problems, rng)
-        found, curve = eliminate(problems, group.size, chosen)
+        wide = any(problem.second.shape[-1] > _WIDE for problem in problems)
+        with nullcontext() if wide else single_threaded():
+            found, curve = eliminate(problems, group.size, chosen)
         orders.append(found)
         errors.append(curve)
         if progress is not None:
@@ -60,8 +67,9 @@ def build_profile(
     activation_errors = np.zeros_like(weight_errors)
     for layer in table.layers:
         seen = statistics.layers[layer.name]
-        weight_errors[layer.index] = _weight_errors(weights[layer.weight], net.get_parameter(layer.weight), seen)
-        activation_errors[layer.index] = [activation_error(seen.samples, b) if b < 32 else 0.0 for b in BITS]
+        with single_threaded():
+            weight_errors[layer.index] = _weight_errors(weights[layer.weight], net.get_parameter(layer.weight), seen)
+            activation_errors[layer.index] = [activation_error(seen.samples, b) if b < 32 else 0.0 for b in BITS]
         if progress is not None:
             progress(len(table.groups) + layer.index + 1, steps)
     return Profile(order, tuple(orders), tuple(errors), weight_errors, activation_errors, statistics.notes)

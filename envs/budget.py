@@ -165,7 +165,7 @@ def _hint(space: DecisionSpace, costs: CostModel, kind: str, bound: int) -> str:
     """What to change, the least change that reaches the bound first."""
     config = space.config
     changes: list[tuple[str, dict[str, object]]] = []
-    if config.mode != "both" and (kind in ("size", "bops") or config.mode == "bits"):
+    if config.mode == "sparsity" and kind in ("size", "bops"):
         changes.append(("mode=both", {"mode": "both"}))
     if config.decides_ratio and not config.residual:
         changes.append(("residual=True", {"residual": True}))
@@ -175,6 +175,8 @@ def _hint(space: DecisionSpace, costs: CostModel, kind: str, bound: int) -> str:
         changes.append(("min_bits=2", {"min_bits": 2}))
     if kind == "bops" and config.decides_bits and not config.activation_bits:
         changes.append(("activation_bits=True", {"activation_bits": True}))
+    if config.mode == "bits":
+        changes.append(("mode=both", {"mode": "both"}))
     together: dict[str, object] = {}
     names: list[str] = []
     for name, change in changes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from compressors.errors import UserError
@@ -51,7 +51,7 @@ def save_packed(net: nn.Module, path: Path) -> None:
             weight = state.pop(f"{name}.weight")
             grid = (weight / scales).round().clamp(low, high)
             state[f"{name}.weight{_PACKED}"] = pack(grid, module.weight_bits)
-    save_file(state, path, metadata={"format": "pt"})
+    path.write_bytes(save(state, metadata={"format": "pt"}))
 
 
 def load_packed(original: nn.Module, table: LayerTable, policy: CompressionPolicy, path: Path) -> nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from searching import TinyAgent, TinyBehaviour, evaluate, go, go_ddpg, make_player, make_run, schedule
 
-from automl.archive import Archive
+from automl.archive import Archive, front_after
 from automl.executor import InlineExecutor
 from automl.ledger import comparable, read_ledger
 from automl.progress import NullProgress
@@ -80,10 +80,20 @@ def test_behaviour_and_front_are_as_old_as_configured(tmp_path, staleness):
             seen[episode] = len(self.learned)
             return super().behaviour(episode)
 
-    agent = Recording()
-    go(make_run(tmp_path), staleness=staleness, agent=agent)
+    class Watching(InlineExecutor):
+        def submit(self, function, *args):
+            fronts[args[3]] = args[5]
+            return super().submit(function, *args)
+
+    fronts = {}
+    agent, run = Recording(), make_run(tmp_path)
+    archive = search(make_player(), agent, Watching(), run, LoopConfig(episodes=12, staleness=staleness), schedule)
     assert seen == {episode: max(0, episode - staleness + 1) for episode in range(12)}
     assert agent.learned == list(range(12))
+    for episode, front in fronts.items():
+        known = archive.records[: max(0, episode - staleness + 1)]
+        assert front == front_after(known, archive.original, "macs")
+    assert len({len(front) for front in fronts.values()}) > 1
 
 
 @pytest.mark.parametrize("staleness", [1, 4])

@@ -256,6 +256,12 @@ def test_a_run_that_is_being_searched_is_not_replayed(run):
         track(run)
 
 
+def test_tracking_prints_nothing(run, capfd):
+    fill(run, 2)
+    track(run)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_null_tracker_takes_everything():
     tracker = NullTracker()
     tracker.start()

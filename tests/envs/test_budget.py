@@ -153,7 +153,7 @@ def test_an_impossible_target_is_refused_with_the_smallest_reachable_value_and_w
     ("config", "hint"),
     [
         (EnvConfig(min_preserve_ratio=0.5, targets=("size=0.2",)), "mode=both"),
-        (EnvConfig(mode="bits", min_bits=4, targets=("size=0.3",)), "min_bits=2"),
+        (EnvConfig(mode="bits", min_bits=4, targets=("size=0.1",)), "min_bits=2"),
         (EnvConfig(targets=("macs=0.000001",)), "No other setting"),
         (EnvConfig(min_preserve_ratio=0.5, targets=("macs=0.2",)), "min_preserve_ratio=0.02"),
     ],
