@@ -97,7 +97,7 @@ def accuracy_of(net: nn.Module, task: Task) -> float:
 
     if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
         raise UserError("The net's weights must be finite, but hold NaN or infinity: check the weights file.")
-    accuracy = float(task.measure_search(copy.deepcopy(net).eval().to(memory_format=torch.channels_last)))  # type: ignore[call-overload]
+    accuracy = float(task.measure_search(copy.deepcopy(net).eval().to(memory_format=torch.channels_last)))
     if not math.isfinite(accuracy):
         raise UserError("Outputs of the original net on the search split must be finite, but hold NaN or infinity.")
     return accuracy

@@ -46,10 +46,10 @@ class CompressorConfig(BaseModel):
 
     order: str = "surgeon"
     repair: str = "least_squares"
-    batchnorm: str = Field("auto", pattern="^(auto|keep|reestimate)$")
-    rows: int = Field(20_000, ge=100)
-    memory_mib: int = Field(2048, ge=0)
-    seed: int = Field(0, ge=0)
+    batchnorm: str = Field(default="auto", pattern="^(auto|keep|reestimate)$")
+    rows: int = Field(default=20_000, ge=100)
+    memory_mib: int = Field(default=2048, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class Compressor:

@@ -74,7 +74,8 @@ def _first_line(error: Exception) -> str:
 def _components(full: Trace) -> Ints:
     pairs = np.concatenate([np.zeros((2, 0), dtype=np.int64), *full.pairs], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], dtype=bool), (pairs[0], pairs[1])), shape=(full.num_nodes,) * 2)
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    labels: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels
 
 
 def _build(net: nn.Module, full: Trace, example: Tensor, name: str, extra: dict[int, str]) -> tuple[LayerTable, Ints]:

@@ -26,7 +26,7 @@ class Profile:
         orders: For each group its units (0 .. size-1) in the order in which they go, first removed first.
         errors: For each group `(size + 1,)`: entry k is the relative squared L2 error of the consumers' outputs with k
             units kept, after repair; entry `size` is 0.
-        weight_errors: `(layers, len(BITS))`: relative squared L2 error of a layer's output with weights of that many bits.
+        weight_errors: `(layers, len(BITS))`: relative squared L2 error of a layer's output with such weights.
         activation_errors: `(layers, len(BITS))`: the same for the layer's input activations.
         notes: What a person should know, e.g. which layers fell back to a cheaper repair.
     """

@@ -152,8 +152,8 @@ def _plan(table: LayerTable, memory_bytes: int) -> tuple[set[str], list[str]]:
             full.add(layer.name)
         elif layer.name in consumers:
             notes.append(
-                f"{layer.name}: second moments of {_columns(layer)} columns need {need / 2**20:.0f} MiB, which exceeds the "
-                f"bound of {memory_bytes / 2**20:.0f} MiB for all layers; repaired by its mean output only"
+                f"{layer.name}: second moments of {_columns(layer)} columns need {need / 2**20:.0f} MiB, which exceeds "
+                f"the bound of {memory_bytes / 2**20:.0f} MiB for all layers; repaired by its mean output only"
             )
     return full, notes
 
@@ -222,9 +222,9 @@ def _finish(net: nn.Module, table: LayerTable, layer: Layer, sums: _Accumulator)
     scale = torch.ones(layer.out_channels, dtype=torch.float64)
     if layer.name in table.batchnorms:
         norm = net.get_submodule(table.batchnorms[layer.name])
-        if norm.running_var is not None:  # type: ignore[union-attr]
-            gain = norm.weight.detach() if norm.weight is not None else torch.ones_like(norm.running_var)  # type: ignore
-            scale = (gain.abs() / (norm.running_var + norm.eps).sqrt()).double().cpu()  # type: ignore[union-attr,operator]
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None:
+            gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach()
+            scale = (gain.abs() / (norm.running_var + norm.eps).sqrt()).double().cpu()
     if sums.rows == 0:
         ones = torch.ones(layer.groups, columns, dtype=torch.float64)
         return LayerStatistics(None, ones, torch.zeros_like(ones), scale, torch.zeros(0))

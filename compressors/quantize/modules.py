@@ -25,7 +25,7 @@ class Width:
 class _Quantized(nn.Module):
     """What quantised layers share: scales as buffers, so that they travel with the state dict."""
 
-    weight: nn.Parameter
+    weight: Tensor
     weight_scale: Tensor
     activation_scale: Tensor
     activation_zero: Tensor
@@ -66,7 +66,8 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves `(N, C, H, W)`."""
-        return self._conv_forward(self.held_input(x), self.held_weight(), self.bias)
+        outputs: Tensor = self._conv_forward(self.held_input(x), self.held_weight(), self.bias)
+        return outputs
 
 
 class QuantLinear(_Quantized, nn.Linear):
@@ -101,9 +102,17 @@ def _quantized(layer: nn.Module, width: Width, samples: Tensor) -> nn.Module:
     quantized: QuantConv2d | QuantLinear
     if type(layer) is nn.Conv2d:
         quantized = QuantConv2d(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, layer.bias is not None, layer.padding_mode, device="meta",
-        )  # fmt: skip
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            device="meta",
+        )
     elif type(layer) is nn.Linear:
         quantized = QuantLinear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
     else:

@@ -53,7 +53,8 @@ class _State:
         columns = self.columns[left]  # (n, m)
         blocks = self.inverse[:, columns[:, :, None], columns[:, None, :]]  # (b, n, m, m)
         weights = self.weight[:, :, columns].permute(0, 2, 3, 1)  # (b, n, m, out)
-        return (weights * torch.linalg.solve(blocks, weights)).sum((0, 2, 3))
+        costs: Tensor = (weights * torch.linalg.solve(blocks, weights)).sum((0, 2, 3))
+        return costs
 
     def remove(self, units: Tensor) -> float:
         """Removes units together, repairs the rest, and returns the error that this added."""
@@ -90,8 +91,8 @@ def eliminate(problems: Sequence[Problem], units: int, order: Ints | None = None
     """Removes the units of a group one after the other, repairing the consumers after each.
 
     The error of a quadratic is tracked exactly: removing columns R from a least-squares fit adds
-    tr(W_R [H_RR]^-1 W_R'), H being the inverse second moments of the columns that are left (Hassibi & Stork 1993, eq. 5,
-    on blocks). Groups of over 128 units lose up to 1% of what is left at once, with the error in between interpolated.
+    tr(W_R [H_RR]^-1 W_R'), H being the inverse second moments of the columns that are left (Hassibi & Stork 1993, eq.
+    5, on blocks). Groups of over 128 units lose up to 1% of what is left at once; the error in between is interpolated.
 
     Args:
         problems: The group's consumers.
