@@ -41,8 +41,17 @@ format: $(VENV)/.dev
 
 check: lint type test
 
+# With SECATEUR_DATA (CIFAR-10 as Parquet and weights) on ResNet-20 and ResNet-56, else on the embedded default.
 bench: $(VENV)/.dev
-	$(BIN)/secateur bench speed --out docs/benchmarks
+ifdef SECATEUR_DATA
+	for net in resnet20 resnet56; do \
+	  $(BIN)/secateur bench speed --net $$net --weights $(SECATEUR_DATA)/weights/$$net-cifar10-jpeg.pt \
+	    --data parquet:$(SECATEUR_DATA)/cifar10-jpeg --search-from test:0.5 --search-images 2000 \
+	    --out docs/figures/speed-$$net.json || exit 1; \
+	done
+else
+	$(BIN)/secateur bench speed --data digits
+endif
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

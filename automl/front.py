@@ -245,7 +245,7 @@ def _finetune(
         train(
             candidate, task.train, training,
             teacher=net if config.distill else None, distill=config.distill, loss=task.loss,
-            progress=None if progress is None else lambda done, total, loss: progress(record.trial_id, done, total),
+            progress=None if progress is None else lambda done, total, loss: progress(f"Finetuning {record.trial_id}", done, total),
         )  # fmt: skip
     seconds = time.perf_counter() - started
     save_packed(candidate, run.nets / f"{record.trial_id}.safetensors")

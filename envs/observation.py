@@ -15,6 +15,7 @@ from envs.budget import Budget
 from envs.decisions import AXES, Choice, Decision, DecisionSpace, Floats
 
 KINDS = ("conv", "grouped", "depthwise", "linear")
+WAVES = (1, 2, 4, 8, 16)
 CUT_RATIOS = (0.25, 0.5, 0.75)
 CUT_BITS = (2, 4, 8)
 
@@ -42,6 +43,7 @@ class Column:
 
 _STATIC = (
     Column("position", "index of the step's layer among all layers, first 0, last 1; 1 after the end", "1"),
+    *(Column(f"wave_{count}", f"cos(pi x position x {count}): tells neighbours apart", "1", -1.0) for count in WAVES),
     *(Column(f"is_{kind}", f"1 for a layer of kind {kind}", "flag") for kind in KINDS),
     Column("in_channels", "log2 of the input channels / 12", "log2"),
     Column("out_channels", "log2 of the output channels / 12", "log2"),
@@ -169,9 +171,11 @@ def _static(space: DecisionSpace, step: Decision, costs: CostModel, profile: Pro
     cut = [_cut_error(profile, step, ratio) for ratio in CUT_RATIOS]
     bits = [profile.weight_errors[step.layer, BITS.index(width)] for width in CUT_BITS]
     bits.append(profile.activation_errors[step.layer, BITS.index(4)])
+    position = layer.index / max(1, len(table.layers) - 1)
     return np.array(
         [
-            layer.index / max(1, len(table.layers) - 1),
+            position,
+            *(np.cos(np.pi * position * count) for count in WAVES),
             *_shape(layer),
             layer.macs / max(1, costs.original.macs),
             layer.params / max(1, costs.original.params),

@@ -55,7 +55,7 @@ class ConsoleWatch:
         self._progress, self._stage, self._task = None, "", None
 
     def _title(self) -> str:
-        return _TITLES.get(self._stage, f"Finetuning {self._stage}")
+        return _TITLES.get(self._stage, self._stage)
 
 
 def front_table(front: Front) -> Table:

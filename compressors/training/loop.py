@@ -118,7 +118,7 @@ def _run(
             value = regime(outputs, labels, inputs)
             losses.append(_finite(float(value.detach()), len(losses), rate))
             optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
             optimizer.step()

@@ -1,0 +1,1 @@
+"""Measurements of Secateur itself; `docs/benchmarks.md` holds their figures."""
