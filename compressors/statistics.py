@@ -57,6 +57,8 @@ class _Accumulator:
     def __init__(self, layer: Layer, columns: int, full: bool) -> None:
         self.layer, self.full = layer, full
         self.rows = 0
+        # Sums are taken about the first rows' mean: products of large means would swallow small deviations.
+        self.shift: Tensor | None = None
         self.sum = torch.zeros(layer.groups, columns, dtype=torch.float64)
         self.diagonal = torch.zeros(layer.groups, columns, dtype=torch.float64)
         self.second = torch.zeros(layer.groups, columns, columns, dtype=torch.float64) if full else None
@@ -65,6 +67,9 @@ class _Accumulator:
     def add(self, rows: Tensor) -> None:
         """Adds rows `(groups, rows, columns)`."""
         rows = rows.to("cpu", torch.float32)
+        if self.shift is None:
+            self.shift = rows.mean(1)
+        rows = rows - self.shift[:, None]
         self.rows += rows.shape[1]
         self.sum += rows.sum(1, dtype=torch.float64)
         if self.second is not None:
@@ -228,13 +233,17 @@ def _finish(net: nn.Module, table: LayerTable, layer: Layer, sums: _Accumulator)
     if sums.rows == 0:
         ones = torch.ones(layer.groups, columns, dtype=torch.float64)
         return LayerStatistics(None, ones, torch.zeros_like(ones), scale, torch.zeros(0))
-    mean = sums.sum / sums.rows
-    if not can_take_intercept(table, layer):
-        mean = torch.zeros_like(mean)
+    assert sums.shift is not None
+    offset = sums.sum / sums.rows
+    mean = offset + sums.shift.double()
+    # Centred moments; where the layer cannot take an intercept, those about zero.
+    about = torch.zeros_like(mean) if can_take_intercept(table, layer) else mean
     second = None
     if sums.second is not None:
-        second = sums.second / sums.rows - mean[:, :, None] * mean[:, None, :]
+        second = sums.second / sums.rows
+        second += about[:, :, None] * about[:, None, :] - offset[:, :, None] * offset[:, None, :]
         diagonal = second.diagonal(dim1=1, dim2=2).clamp_min(0).clone()
     else:
-        diagonal = (sums.diagonal / sums.rows - mean.square()).clamp_min(0)
+        diagonal = (sums.diagonal / sums.rows - offset.square() + about.square()).clamp_min(0)
+    mean = mean - about
     return LayerStatistics(second, diagonal, mean, scale, torch.cat(sums.samples))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressors.linalg import damped_cholesky, damping_of
 from compressors.repair.base import REPAIRS
 from compressors.repair.mean import mean
-from compressors.select.surgeon import DAMPING
 from compressors.statistics import LayerStatistics
 
 
@@ -17,20 +17,13 @@ from compressors.statistics import LayerStatistics
     "He et al. 2017, Channel Pruning for Accelerating Very Deep Neural Networks, eq. 4, from second moments",
 )
 def least_squares(weight: Tensor, statistics: LayerStatistics, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Solves G_SS V = G_S: W for the kept columns S; layers without full second moments get the mean repair.
-
-    Raises:
-        torch.linalg.LinAlgError: Never for second moments of real data: the damping keeps them positive definite.
-    """
+    """Solves G_SS V = G_S: W for the kept columns S; layers without full second moments get the mean repair."""
     if statistics.second is None:
         return mean(weight, statistics, kept)
-    second = statistics.second
-    damping = DAMPING * statistics.diagonal.mean(1) + torch.finfo(torch.float64).tiny ** 0.5
-    rows = second[:, kept]  # (blocks, kept, columns)
-    system = rows[:, :, kept].clone()
-    system.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+    damping = damping_of(statistics.diagonal)
+    rows = statistics.second[:, kept]  # (blocks, kept, columns)
     # Damping pulls towards the original weights, not towards zero: with nothing cut they come back as they were.
     right = torch.bmm(rows, weight.transpose(1, 2)) + damping[:, None, None] * weight[:, :, kept].transpose(1, 2)
-    repaired = torch.cholesky_solve(right, torch.linalg.cholesky(system)).transpose(1, 2)
+    repaired = torch.cholesky_solve(right, damped_cholesky(rows[:, :, kept], damping)).transpose(1, 2)
     outputs = (weight * statistics.mean[:, None]).sum(2)
     return repaired, outputs - (repaired * statistics.mean[:, None, kept]).sum(2)
