@@ -35,7 +35,7 @@ def forward(weights: Weights, observation: Observation) -> NDArray[np.float32]:
     for weight, bias in pairs[:-1]:
         hidden = np.maximum(hidden @ weight.T + bias, 0)
     weight, bias = pairs[-1]
-    return np.tanh(hidden @ weight.T + bias)
+    return np.asarray(np.tanh(hidden @ weight.T + bias), dtype=np.float32)
 
 
 @dataclass(frozen=True)

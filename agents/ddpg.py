@@ -208,7 +208,9 @@ class _Learner(DDPG):
         found = {f"policy/{name}": value.detach().numpy().copy() for name, value in self.policy.state_dict().items()}
         for who, optimizer in (("actor", self.actor.optimizer), ("critic", self.critic.optimizer)):
             for index, state in optimizer.state_dict()["state"].items():
-                found |= {f"{who}_optimizer/{index}/{name}": value.detach().numpy().copy() for name, value in state.items()}
+                found |= {
+                    f"{who}_optimizer/{index}/{name}": value.detach().numpy().copy() for name, value in state.items()
+                }
         return found
 
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]], updates: int) -> None:

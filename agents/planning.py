@@ -34,7 +34,7 @@ class PlannedBehaviour:
         """The plan's action for the step at hand."""
         if env.position == 0 or self._actions is None:
             self._actions = env.space.actions(self.planner(env, rng))
-        return self._actions[env.position].copy()
+        return np.array(self._actions[env.position])
 
 
 class PlanningAgent:

@@ -95,8 +95,8 @@ def uniform_plan(problem: Problem) -> Plan:
 def random_plan(problem: Problem, rng: np.random.Generator) -> Plan:
     """A random plan that just meets the targets.
 
-    Independent uniform numbers are raised to the one power that meets the targets, so that the cut is spread over all steps:
-    clipping raw random actions to the budget would cut the last layers to the bone, always.
+    Independent uniform numbers are raised to the one power that meets the targets, so that the cut is spread over all
+    steps: clipping raw random actions to the budget would cut the last layers to the bone, always.
     """
     base = rng.random((len(problem.space), 3))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -149,7 +150,7 @@ def check_reachable(space: DecisionSpace, costs: CostModel, least: Costs, limits
 
 def _round_up(ratio: float) -> float:
     """A ratio with four decimals that can be typed as a target and is reachable."""
-    return min(1.0, np.ceil(ratio * 1e4) / 1e4)
+    return min(1.0, math.ceil(ratio * 1e4) / 1e4)
 
 
 def _settings(config: EnvConfig) -> str:

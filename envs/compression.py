@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -51,8 +51,8 @@ class CompressionEnv(gym.Env[Observation, Action]):
     ## Observation
 
     `Box` of `len(COLUMNS)` float32; `envs.observation.COLUMNS` is the table (name, meaning, unit, range): facts of
-    the layer, profile errors of cutting it, costs spent and left, targets, slack, last executed action, largest feasible
-    choice, error so far. It describes the step at hand. After the last step the layer's facts are 0.
+    the layer, profile errors of cutting it, costs spent and left, targets, slack, last executed action, largest
+    feasible choice, error so far. It describes the step at hand. After the last step the layer's facts are 0.
 
     ## Reward
 
@@ -79,7 +79,7 @@ class CompressionEnv(gym.Env[Observation, Action]):
     * v0: first version. A change of the observation's columns or of an action's meaning makes a new one.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # an instance variable in the base class's eyes
 
     def __init__(
         self,

@@ -184,7 +184,7 @@ class DecisionSpace:
     def _bits_coordinates(self, bits: Ints) -> Floats:
         if len(bits) == 1:
             return np.ones(1)
-        return 2 * (bits - bits[0]) / (bits[-1] - bits[0]) - 1.0
+        return np.asarray(2 * (bits - bits[0]) / (bits[-1] - bits[0]) - 1.0)
 
     def _why_nothing(self) -> str:
         if self.config.mode == "bits":

@@ -84,16 +84,16 @@ def make_table(name: str, sizes: dict[str, tuple[int, bool]], specs: list[Spec],
         used = tuple(spec.name for spec in specs if spec.source == key and spec.made != key)
         head = key.split("@")[-1] if "@" in key else made[0]
         groups.append(Group(index, head, made, used, starts[key], size, inner))
-    return LayerTable(
-        name, "0" * 64, (3, 8, 8), tuple(layers), tuple(groups), tuple(slices), (), {}, params, buffers
-    )
+    return LayerTable(name, "0" * 64, (3, 8, 8), tuple(layers), tuple(groups), tuple(slices), (), {}, params, buffers)
 
 
 def chain(widths: tuple[int, ...] = (8, 12, 16, 10), classes: int = 5) -> LayerTable:
     """Convolutions one after the other and a linear layer; every convolution heads an inner group."""
     sizes = {f"g{index}": (width, True) for index, width in enumerate(widths)}
     ends: list[int | str] = [3, *sizes]
-    specs = [Spec(f"conv{index}", "conv", ends[index], f"g{index}", 3, 64 // (index + 1)) for index in range(len(widths))]
+    specs = [
+        Spec(f"conv{index}", "conv", ends[index], f"g{index}", 3, 64 // (index + 1)) for index in range(len(widths))
+    ]
     specs.append(Spec("fc", "linear", f"g{len(widths) - 1}", classes, 1, 1))
     return make_table("chain", sizes, specs)
 

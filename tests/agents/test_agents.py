@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from toys import by_profile, chain, make_profile, residual
 
 from agents.config import AgentConfig, DDPGConfig
 from agents.protocol import Agent, AgentState
@@ -16,6 +15,7 @@ from compressors.errors import UserError
 from envs.compression import CompressionEnv
 from envs.config import EnvConfig
 from envs.target import sample_targets
+from tests.toys import by_profile, chain, make_profile, residual
 
 EPISODES = 24
 SMALL = DDPGConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
@@ -38,7 +38,9 @@ def play(env: CompressionEnv, agent: Agent, first: int, last: int, staleness: in
         flying[episode] = agent.behaviour(episode)
     for episode in range(first, last):
         targets = sample_targets(env.targets, episode, 0)
-        rollout = run_episode(env, pickle.loads(pickle.dumps(flying.pop(episode))), seed=0, episode=episode, targets=targets)
+        rollout = run_episode(
+            env, pickle.loads(pickle.dumps(flying.pop(episode))), seed=0, episode=episode, targets=targets
+        )
         figures = agent.learn(rollout)
         lines.append((rollout.behaviour, rollout.outcome.allocation.key(), rollout.rewards.tobytes(), figures))
         if episode + staleness < last:

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 from stable_baselines3.common.policies import BasePolicy
-from toys import chain, constant, make_profile
 
 from agents.actor import actor_weights, forward
 from agents.config import DDPGConfig
 from agents.ddpg import DDPGAgent
 from agents.noise import sigma_at, truncated_normal
 from envs.compression import CompressionEnv
+from tests.toys import chain, constant, make_profile
 
 
 @given(st.floats(-1, 1, width=32), st.floats(0, 3), st.integers(0, 1000))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import TABLES, by_profile, chain, make_profile
 
 from agents.lagrangian import lagrangian_plan
 from agents.planning import PlannedBehaviour
@@ -22,6 +21,7 @@ from envs.budget import smallest
 from envs.compression import CompressionEnv
 from envs.config import EnvConfig
 from envs.decisions import Choice
+from tests.toys import TABLES, by_profile, chain, make_profile
 
 PLANNERS = {"random": plan_random, "uniform": plan_uniform, "sensitivity": plan_sensitivity, "spread": plan_spread}
 
@@ -61,7 +61,10 @@ def test_the_uniform_plan_is_the_largest_that_fits() -> None:
     plan = uniform_plan(Problem.of(env))
     ratios = [step.ratios[choice.level] for step, choice in zip(env.space.steps, plan, strict=True)]
     assert max(ratios) - min(ratios) <= 1 / 8 + 1e-9
-    more = [choice._replace(level=min(choice.level + 1, len(s.ratios) - 1)) for s, choice in zip(env.space.steps, plan, strict=True)]
+    more = [
+        choice._replace(level=min(choice.level + 1, len(s.ratios) - 1))
+        for s, choice in zip(env.space.steps, plan, strict=True)
+    ]
     assert Problem.of(env).feasible([plan, more]) == [True, False]
 
 

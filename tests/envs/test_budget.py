@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import TABLES, chain, constant, make_profile, residual
 
 from compressors.cost import COSTS, Allocation, CostModel
 from compressors.errors import UserError
@@ -14,6 +13,7 @@ from envs.budget import Budget, smallest
 from envs.compression import CompressionEnv
 from envs.config import EnvConfig
 from envs.decisions import Choice, DecisionSpace
+from tests.toys import TABLES, chain, constant, make_profile, residual
 
 
 @st.composite
@@ -87,9 +87,7 @@ def test_projection_finds_the_nearest_feasible_choice_by_exhaustive_search(
         for level in range(len(step.ratios)):
             for weight in range(len(step.weight_bits)):
                 for activation in range(len(step.activation_bits)):
-                    trial = Allocation(
-                        decided.kept.copy(), decided.weight_bits.copy(), decided.activation_bits.copy()
-                    )
+                    trial = Allocation(decided.kept.copy(), decided.weight_bits.copy(), decided.activation_bits.copy())
                     trial.kept[step.groups] = step.kept[level]
                     trial.weight_bits[step.layer] = step.weight_bits[weight]
                     trial.activation_bits[step.layer] = step.activation_bits[activation]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
-from toys import TABLES, by_profile, chain, constant, depthwise, make_profile, residual
 
 import envs
 from compressors.cost import Allocation
@@ -15,6 +16,7 @@ from envs.config import EnvConfig
 from envs.evaluation import Evaluation
 from envs.observation import COLUMNS
 from envs.sensitivity import step_errors
+from tests.toys import TABLES, by_profile, chain, constant, depthwise, make_profile, residual
 
 
 def make(config: EnvConfig | None = None, table=None, **kwargs) -> CompressionEnv:
@@ -46,9 +48,7 @@ def test_both_checkers_pass_without_a_warning(name: str, mode: str) -> None:
     table = TABLES[name]()
     profile = make_profile(table)
     config = EnvConfig(mode=mode, targets=("bops=0.6",), residual=True, activation_bits=mode == "both")
-    env = gymnasium.make(
-        envs.ENV_ID, table=table, profile=profile, evaluate=by_profile(table, profile), config=config
-    )
+    env = gymnasium.make(envs.ENV_ID, table=table, profile=profile, evaluate=by_profile(table, profile), config=config)
     check_env(env.unwrapped)
     check_env_sb3(env.unwrapped)
 
@@ -82,6 +82,23 @@ def test_nothing_leaks_from_one_episode_into_the_next() -> None:
     actions = random_actions(env, 4)
     observations, rewards, _ = play(env, actions, seed=9)
     observations2, rewards2, _ = play(fresh, actions, seed=9)
+    np.testing.assert_array_equal(observations, observations2)
+    np.testing.assert_array_equal(rewards, rewards2)
+
+
+class Half:
+    """An evaluation that can be pickled."""
+
+    def __call__(self, allocation: Allocation, seed: int) -> Evaluation:
+        return Evaluation(0.5)
+
+
+def test_an_env_can_be_sent_to_a_worker() -> None:
+    env = CompressionEnv(chain(), make_profile(chain()), Half(), EnvConfig(mode="both", targets=("size=0.2",)))
+    copy = pickle.loads(pickle.dumps(env))
+    actions = random_actions(env)
+    observations, rewards, _ = play(env, actions)
+    observations2, rewards2, _ = play(copy, actions)
     np.testing.assert_array_equal(observations, observations2)
     np.testing.assert_array_equal(rewards, rewards2)
 
@@ -167,7 +184,7 @@ def test_the_largest_feasible_ratio_is_shown_before_it_binds() -> None:
     env.reset(seed=0)
     for position in range(len(env.space)):
         shown = env._observe()[column("max_ratio")]
-        *_, info = env.step(np.ones(1, np.float32))
+        env.step(np.ones(1, np.float32))
         step = env.space.steps[position]
         assert step.ratios[env.choices[-1].level] == pytest.approx(shown, rel=1e-6)
 

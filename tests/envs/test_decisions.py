@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from toys import chain, depthwise, residual, two_headed
 
 from compressors.errors import UserError
 from envs.config import EnvConfig
 from envs.decisions import Choice, DecisionSpace
+from tests.toys import chain, depthwise, residual, two_headed
 
 
 def layers_of(space: DecisionSpace) -> list[str]:
