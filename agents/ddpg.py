@@ -25,6 +25,7 @@ from agents.protocol import AgentState, Behaviour, Rollout, check_episode, check
 from agents.replay import Replay
 from agents.warmup import warmup_behaviour
 from compressors.errors import UserError
+from compressors.threads import single_threaded
 from envs.compression import CompressionEnv
 
 _REPLAY_STREAM = 1
@@ -92,7 +93,7 @@ class DDPGAgent:
         if self._replay.size() >= min(self.config.batch_size, self.config.buffer_size):
             wanted = math.ceil(self.config.gradient_steps * len(rollout.actions))
             steps = min(wanted, self.config.max_gradient_steps)
-            with _own_torch_randomness(None):
+            with single_threaded(), _own_torch_randomness(None):
                 figures |= self._model.fit(steps)
         return figures
 

@@ -25,6 +25,8 @@ class TrainConfig(BaseModel):
         crop_padding: How far an image is shifted at most, in pixels.
         flip: Whether an image may be mirrored, where `augment` is on.
         clip_norm: The gradient is scaled down to this length; None leaves it.
+        precision: What forward and backward passes compute in; weights stay float32. `bfloat16` is nearly twice as fast
+            on processors that have it.
         seed: Seed of the order of images, augmentation and dropout.
     """
 
@@ -44,6 +46,7 @@ class TrainConfig(BaseModel):
     crop_padding: int = Field(default=4, ge=0)
     flip: bool = True
     clip_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(default=0, ge=0)
 
 

@@ -114,8 +114,9 @@ def _run(
             rate = learning_rate(config, len(losses), total) if total is not None else config.lr
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            outputs = net(inputs)
-            value = regime(outputs, labels, inputs)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                outputs = net(inputs)
+                value = regime(outputs, labels, inputs)
             losses.append(_finite(float(value.detach()), len(losses), rate))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
