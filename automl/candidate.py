@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from automl.task import Task
 from compressors.compressor import Compressor
-from compressors.cost import Allocation
+from compressors.cost import FULL_BITS, Allocation
+from compressors.quantize.modules import QuantConv2d, QuantLinear
 from compressors.training import TrainConfig, train
 from envs.evaluation import Evaluation
 
@@ -58,7 +60,8 @@ class Evaluator:
         ready = for_inference(candidate, self.compressor)
         seconds["build"] = seconds.get("build", 0.0) + time.perf_counter() - started
         started = time.perf_counter()
-        accuracy = self.task.measure_search(ready)
+        with torch.no_grad():
+            accuracy = self.task.measure_search(ready)
         seconds["evaluate"] = time.perf_counter() - started
         return Evaluation(float(accuracy), seconds)
 
@@ -71,4 +74,21 @@ class Evaluator:
 
 def for_inference(net: nn.Module, compressor: Compressor) -> nn.Module:
     """The net, in place, as it is fastest: BatchNorm folded, weights on their grid, channels last."""
-    return compressor.fold(net).eval().to(memory_format=torch.channels_last)
+    folded = compressor.fold(net).eval()
+    for module in folded.modules():
+        if isinstance(module, QuantConv2d | QuantLinear) and module.activation_bits < FULL_BITS:
+            _fix_range(module)
+    return folded.to(memory_format=torch.channels_last)
+
+
+def _fix_range(module: QuantConv2d | QuantLinear) -> None:
+    """Makes the range of a layer's input plain numbers, with which the net can be exported as well."""
+    scale, zero = float(module.activation_scale), int(module.activation_zero)
+    held = partial(_held, scale=scale, zero=zero, top=2**module.activation_bits - 1)
+    module.held_input = held  # type: ignore[method-assign]
+
+
+def _held(x: Tensor, scale: float, zero: int, top: int) -> Tensor:
+    if torch.compiler.is_compiling():  # torch.export cannot trace the faster operator
+        return (((x * (1 / scale)).round() + zero).clamp(0, top) - zero) * scale
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, top)

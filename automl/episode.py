@@ -17,19 +17,22 @@ from envs.evaluation import Evaluate, Evaluation
 
 
 class Guarded:
-    """An evaluation that never stops a search: what fails counts as accuracy 0 and is remembered.
+    """An evaluation that never stops a search: what fails counts as the floor and is remembered.
 
     Bad input (`UserError`) is passed on, since no candidate would fare better.
 
     Args:
         evaluate: The evaluation; may raise or give numbers that are not finite.
+        original: What the original net gets, which places the floor: 0, or ten times a negative metric.
 
     Attributes:
         failure: Why the last evaluation failed, else empty.
     """
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    def __init__(self, evaluate: Evaluate, original: float = 1.0) -> None:
         self.evaluate = evaluate
+        # No candidate that works is to be worse than one that fails, also where the metric is negative.
+        self.floor = 0.0 if original >= 0 else 10 * original
         self.failure = ""
 
     def __call__(self, allocation: Allocation, seed: int) -> Evaluation:
@@ -47,7 +50,7 @@ class Guarded:
             if math.isfinite(found.accuracy):
                 return found
             self.failure = f"the evaluation gave {found.accuracy}"
-        return Evaluation(accuracy=0.0, seconds={"evaluate": time.perf_counter() - begun})
+        return Evaluation(accuracy=self.floor, seconds={"evaluate": time.perf_counter() - begun})
 
 
 @dataclass(frozen=True)

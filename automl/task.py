@@ -148,8 +148,14 @@ def task_of(
         measure_search=evaluate or Accuracy(splits.search),
         measure_test=evaluate_test or test,
         loss=loss,
+        suit=_as_given,
         fingerprint=_digest(calibration),
     )
+
+
+def _as_given(config: TrainConfig) -> TrainConfig:
+    """Settings for inputs that may be no images, from loaders that augment them as their owner likes."""
+    return config.model_copy(update={"augment": False})
 
 
 def _held(images: ImageSet, batch_size: int) -> Pairs:

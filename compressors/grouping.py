@@ -32,7 +32,7 @@ def layer_table(net: nn.Module, example: Tensor, name: str = "net") -> LayerTabl
         UserError: The net does not run on `example`, or has no weighted layer.
     """
     # Other memory formats bring operators that only restride.
-    example = example[:1].contiguous(memory_format=torch.contiguous_format)
+    example = example[:1].clone(memory_format=torch.contiguous_format)
     try:
         full = trace(net, example)
     except Exception as error:

@@ -1,7 +1,7 @@
 """The layer table: every weighted layer of a net, and which of its channels can only be cut together.
 
 Everything here is plain data (strings, numbers, numpy arrays), so that a table can be pickled, cached and
-sent to a worker. `compressors/tracing.py` makes it from a net; `compressors/slicing.py` cuts by it.
+sent to a worker. `compressors/grouping.py` makes it from a net; `compressors/slicing.py` cuts by it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from envs.evaluation import Evaluate, Outcome
 from envs.observation import HIGH, LOW, Observation, Observer
 from envs.reward import REWARDS, Finish, Point, check_front
 from envs.sensitivity import check_profile, step_errors
-from envs.target import check_values, parse_targets, sample_targets
+from envs.target import check_values, front_cost, parse_targets, sample_targets
 
 
 class CompressionEnv(gym.Env[Observation, Action]):
@@ -52,7 +52,8 @@ class CompressionEnv(gym.Env[Observation, Action]):
 
     `Box` of `len(COLUMNS)` float32; `envs.observation.COLUMNS` is the table (name, meaning, unit, range): facts of
     the layer, profile errors of cutting it, costs spent and left, targets, slack, last executed action, largest
-    feasible choice, error so far. It describes the step at hand. After the last step the layer's facts are 0.
+    feasible choice, error so far. It describes the step at hand. After the last step the layer's
+    facts are 0 and its position is 1.
 
     ## Reward
 
@@ -186,7 +187,7 @@ class CompressionEnv(gym.Env[Observation, Action]):
                 f"The evaluation must give a finite accuracy, but gave {evaluation.accuracy} for a net of "
                 f"{costs.macs:,} macs; check the weights and outputs for NaN."
             )
-        kind = "macs" if "macs" in self.limits or not self.limits else next(iter(self.limits))
+        kind = front_cost(self.limits)
         point = (costs.of(kind) / self.costs.original.of(kind), evaluation.accuracy)
         terminal = self._reward(Finish(evaluation.accuracy, costs.flops, point, self._front))
         penalty = -self.config.l2_weight * self._l2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +94,11 @@ def check_values(values: Mapping[str, float]) -> dict[str, float]:
             raise UserError(f"A target must be a positive number, but got {kind}={value!r}; {_EXAMPLES}.")
         checked[kind] = float(value)
     return checked
+
+
+def front_cost(kinds: Collection[str]) -> str:
+    """The cost that a front is drawn over: macs where there is a target on them or none at all, else the first kind."""
+    return "macs" if "macs" in kinds or not kinds else next(kind for kind in COSTS if kind in kinds)
 
 
 def parse_targets(texts: Sequence[str]) -> tuple[Target, ...]:
