@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +60,7 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "") -> Mod
     Raises:
         UserError: A setting is unknown (names the nearest) or has a wrong value.
     """
+    _require_finite(values, where)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -75,6 +77,15 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "") -> Mod
         message = problem["msg"].removeprefix("Value error, ")
         given = f", but got {problem['input']!r}" if not isinstance(problem["input"], Mapping) else ""
         raise UserError(f"Setting {'.'.join(path) or model.__name__!r}{place}: {message}{given}.") from None
+
+
+def _require_finite(values: Mapping[str, Any], where: str, path: str = "") -> None:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _require_finite(value, where, f"{path}{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            place = f" in {where}" if where else ""
+            raise UserError(f"Setting '{path}{name}'{place} must be a finite number, but got {value}.")
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -112,7 +112,10 @@ def _save_program(net: nn.Module, example: Tensor, path: Path) -> None:
                 f"torch.export cannot trace this net ({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
                 "policy.json and model.safetensors are written and complete."
             ) from error
-        torch.export.save(program, path)
+        try:
+            torch.export.save(program, path)
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            raise UserError(f"Cannot write {path}: {str(error).splitlines()[0][:200]}. Is the disk full?") from error
 
 
 def _tensors(outputs: object) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,24 @@ def storage_errors(what: str) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
         raise UserError(f"Cannot {what}: {reason}. Please {advice}, then try again.") from error
+
+
+def require_writable(folder: Path, what: str) -> None:
+    """Checks that files can be made in a folder, or in the nearest that exists above it; leaves nothing behind.
+
+    Args:
+        folder: The folder; need not exist.
+        what: What would be done there, as in `Cannot {what}`.
+
+    Raises:
+        UserError: They cannot.
+    """
+    with storage_errors(what):
+        place = folder.absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 def write_atomic(path: Path, data: bytes) -> None:

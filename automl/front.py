@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
 from automl.archive import Archive
@@ -26,6 +26,8 @@ from compressors.policy import CompressionPolicy
 from compressors.storage import load_packed, save_packed
 from compressors.training import DistillConfig, TrainConfig, train
 
+_TRAINING: dict[str, Any] = {"epochs": 5, "lr": 0.02}
+
 
 class FinetuneConfig(BaseModel):
     """How the front's members are trained after the search.
@@ -39,8 +41,14 @@ class FinetuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     members: int = Field(default=5, ge=1)
-    training: TrainConfig = TrainConfig(epochs=5, lr=0.02)
+    training: TrainConfig = TrainConfig(**_TRAINING)
     distill: DistillConfig | None = None
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _over_defaults(cls, value: Any) -> Any:
+        # A trained net needs other defaults than TrainConfig's, also where some settings are given.
+        return {**_TRAINING, **value} if isinstance(value, Mapping) else value
 
 
 class FrontMember(BaseModel):
@@ -196,15 +204,15 @@ def finetune_front(
         describe: Adds to a policy how its net can be made again, given the net before finetuning.
         progress: Called with what is trained, steps done and steps in all.
     """
+    if run.front.exists():
+        return read_front(run)  # the test split is used once
     chosen = select_members(archive, config.members)
     done: dict[str, FrontMember] = {}
     for record in chosen:
-        path = _member_file(run, record.trial_id)
-        if path.exists():
-            done[record.trial_id] = FrontMember.model_validate_json(path.read_bytes())
-            continue
-        member = _finetune(run, net, task, compressor, record, config, describe, progress)
-        write_atomic(path, member.model_dump_json().encode())
+        member = _finished(run, record.trial_id)
+        if member is None:
+            member = _finetune(run, net, task, compressor, record, config, describe, progress)
+            write_atomic(_member_file(run, record.trial_id), member.model_dump_json().encode())
         done[record.trial_id] = member
     facts = {("accuracy_search" if name == "accuracy" else name): value for name, value in run.info().original.items()}
     tested = None
@@ -220,6 +228,17 @@ def finetune_front(
 
 def _member_file(run: Run, trial_id: str) -> Path:
     return run.nets / f"{trial_id}.json"
+
+
+def _finished(run: Run, trial_id: str) -> FrontMember | None:
+    """What an earlier process made of a member, if it came to its end."""
+    path = _member_file(run, trial_id)
+    if not path.exists():
+        return None
+    try:
+        return FrontMember.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None
 
 
 def _finetune(
@@ -242,11 +261,18 @@ def _finetune(
     started = time.perf_counter()
     training = task.suit(config.training)
     if training.epochs or training.steps:
-        train(
-            candidate, task.train, training,
-            teacher=net if config.distill else None, distill=config.distill, loss=task.loss,
-            progress=None if progress is None else lambda done, total, loss: progress(f"Finetuning {record.trial_id}", done, total),
-        )  # fmt: skip
+        stage = f"Finetuning {record.trial_id}"
+        try:
+            train(
+                candidate, task.train, training,
+                teacher=net if config.distill else None, distill=config.distill, loss=task.loss,
+                progress=None if progress is None else lambda done, total, _: progress(stage, done, total),
+            )  # fmt: skip
+        except UserError as error:
+            raise UserError(
+                f"{stage} failed: {error} All trials are kept; go on, with other settings if need be: "
+                f"secateur resume {run.folder} --finetune-lr {training.lr / 10:g}"
+            ) from error
     seconds = time.perf_counter() - started
     save_packed(candidate, run.nets / f"{record.trial_id}.safetensors")
     ready = for_inference(copy.deepcopy(candidate), compressor)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from automl.config import SearchConfig
+from automl.config import SearchConfig, parse
 from automl.place import Place, versions
 from automl.run_info import GroupFacts, LayerFacts, RunInfo, fingerprint
 from automl.runs import Run, new_run
@@ -57,9 +57,12 @@ def open_run(
     # The same search on other images is another search.
     plain["calibration"] = task.fingerprint
     plain["splits"] = task.record
-    own = fingerprint(plain, table.fingerprint)
+    # How the front is finetuned changes no trial, so a search may be resumed with other settings of that.
+    own = fingerprint({name: value for name, value in plain.items() if name != "finetune"}, table.fingerprint)
     if run is not None:
         run.require(own)
+        if run.info().config != plain:
+            run.write_info(run.info().model_copy(update={"config": plain}))
         return run
     kinds = [target.kind for target in parse_targets(config.env.targets)]
     run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}-{_short(config.data.name)}")
@@ -79,15 +82,20 @@ def open_run(
             groups=tuple(GroupFacts(name=group.name, size=group.size, layers=group.layers) for group in table.groups),
             command=place.command,
             versions={"python": sys.version.split()[0], **versions()},
+            threads=torch.get_num_threads(),
         )
     )
     return run
 
 
 def config_in(run: Run) -> SearchConfig:
-    """The configuration that a run was started with."""
+    """The configuration that a run was started with.
+
+    Raises:
+        UserError: The run has none, or one that this version does not know.
+    """
     values = {name: value for name, value in run.info().config.items() if name not in ("calibration", "splits")}
-    return SearchConfig.model_validate(values)
+    return parse(SearchConfig, values, str(run.config))
 
 
 def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) -> CompressionPolicy:

@@ -16,10 +16,11 @@ from automl.executor import InlineExecutor
 from automl.front import finetune_front
 from automl.open_run import Remake, describe, open_run
 from automl.place import Place, settle, write_reports
+from automl.preflight import check_config, check_place, check_targets
 from automl.profile_cache import prepare
 from automl.result import SearchResult
 from automl.runs import Run
-from automl.search_loop import SearchInterrupted, search
+from automl.search_loop import SearchInterrupted, search, stopped_by_sigterm
 from automl.task import Task, task_of
 from automl.tracked import make_tracker
 from automl.zoo import load_net
@@ -32,6 +33,8 @@ from envs.target import parse_targets, sample_targets
 
 def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> SearchResult:
     """A search on a net and data given by name; `run` goes on with an earlier one."""
+    check_config(config)
+    check_place(place, run)
     splits = load_splits(config.data)
     loaded = load_net(
         config.net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
@@ -51,10 +54,15 @@ def search_net(
         UserError: Bad input, in one line.
         SearchInterrupted: Ctrl-C or SIGTERM came; everything finished is kept.
     """
-    net = net.to(settle(place.threads, place.device)).eval()
+    check_config(config)
+    check_place(place, run)
+    threads = place.threads or (run.info().threads if run is not None else None)
+    device = settle(threads, place.device)
+    net = net.to(device).eval()
     targets = parse_targets(config.env.targets)
     original = accuracy_of(net, task)
-    table = layer_table(net, task.example.to(next(net.parameters()).device), name)
+    table = layer_table(net, task.example.to(device), name)
+    check_targets(config, table)
     compressor = Compressor(config.compressor)
     profile = prepare(compressor, net, table, task, place.watch.stage)
     for note in profile.notes:
@@ -65,7 +73,7 @@ def search_net(
     run = open_run(run, place, config, table, task, original, compressor.cost.original)
     remake = Remake(config, task, place)
     tracker = make_tracker(run, place, net, compressor, task)
-    with run.lock():
+    with run.lock(), stopped_by_sigterm():
         tracker.start()
         try:
             archive = search(
@@ -78,7 +86,9 @@ def search_net(
             )  # fmt: skip
         except KeyboardInterrupt:
             tracker.close()
-            raise SearchInterrupted(f"Interrupted. Go on with: secateur resume {run.folder}") from None
+            raise SearchInterrupted(
+                f"Interrupted while the front was finetuned. Go on with: secateur resume {run.folder}"
+            ) from None
         except BaseException:
             tracker.close()
             raise

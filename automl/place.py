@@ -45,7 +45,7 @@ class Place:
         name: Name of the run; None: net, data and a number.
         tracking_uri: Of MLflow; None: SQLite in the runs folder.
         track: Whether MLflow is told at all.
-        threads: Threads of torch; None: as they are.
+        threads: Threads of torch; None: as they are, or as the run that goes on was started with.
         device: `auto`, `cpu`, `cuda`, ...
         command: What the user typed, for the record.
         watch: Shows stages.
@@ -88,7 +88,7 @@ def settle(threads: int | None, device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).strip() or "unknown").splitlines()[0]
         raise UserError(f"Device {device!r} cannot be used here: {reason} Choose cpu or auto.") from error

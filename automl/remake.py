@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from automl.candidate import for_inference
 from automl.config import merge, parse
 from automl.data import DataConfig, load_splits
 from automl.export import export
+from automl.files import require_writable
 from automl.place import settle
 from automl.profile_cache import prepare
 from automl.task import Task, task_of
@@ -90,6 +92,7 @@ def remake(
     *,
     threads: int | None = None,
     device: str = "auto",
+    command: str = "",
 ) -> Remade:
     """Makes a policy's net from the original weights and the recorded calibration, and exports it.
 
@@ -102,17 +105,20 @@ def remake(
         out: Folder to write to.
         threads: Threads of torch; None: as recorded.
         device: Where to compute.
+        command: What the user typed, for the record.
 
     Raises:
         UserError: The net or its weights are not those the policy was made for, or other bad input.
     """
+    require_writable(out, f"write the export to {out}")
     details = policy.details
-    settle(threads or details.get("threads"), device)
-    net_config = parse(NetConfig, merge(details.get("net", {}), net), "the policy's net")
-    data_config = parse(DataConfig, merge(details.get("data", {}), data), "the policy's data")
+    recorded = details.get("threads")
+    settle(threads or (recorded if isinstance(recorded, int) and recorded > 0 else None), device)
+    net_config = parse(NetConfig, merge(_section(details, "net"), net), "the policy's net")
+    data_config = parse(DataConfig, merge(_section(details, "data"), data), "the policy's data")
     original = load_original(net_config, data_config)
     units_of(policy, original.compressor.table)  # refuses another net before anything is measured
-    compressor = Compressor(parse(CompressorConfig, details.get("compressor", {}), "the policy's compressor"))
+    compressor = Compressor(parse(CompressorConfig, _section(details, "compressor"), "the policy's compressor"))
     prepare(compressor, original.net, original.compressor.table, original.task)
     candidate = compressor.apply(original.net, policy)
     identical, why = _compare(details, original.task, candidate)
@@ -121,10 +127,21 @@ def remake(
             candidate, original.task.train, original.task.suit(training),
             teacher=original.net if distill else None, distill=distill,
         )  # fmt: skip
-    export(candidate, original.net, policy, compressor, original.example, out)
-    ready = for_inference(candidate, compressor)
+    ready = for_inference(copy.deepcopy(candidate), compressor)
     assert original.task.measure_test is not None
-    return Remade(identical, why, original.task.measure_search(ready), original.task.measure_test(ready))
+    accuracies = {
+        "accuracy_search": original.task.measure_search(ready),
+        "accuracy_test": original.task.measure_test(ready),
+    }
+    # The recorded accuracies are those of the search's net after its own finetuning, which this one is not.
+    described = policy.with_details(accuracies=accuracies, command=command or details.get("command", ""))
+    export(candidate, original.net, described, compressor, original.example, out)
+    return Remade(identical, why, **accuracies)
+
+
+def _section(details: dict[str, Any], name: str) -> dict[str, Any]:
+    found = details.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _compare(details: dict[str, Any], task: Task, candidate: nn.Module) -> tuple[bool, str]:
@@ -132,7 +149,7 @@ def _compare(details: dict[str, Any], task: Task, candidate: nn.Module) -> tuple
         return True, ""
     if task.fingerprint != details.get("calibration_fingerprint"):
         return False, "the calibration images differ from the recorded ones"
-    recorded = details.get("versions", {}).get("torch")
+    recorded = _section(details, "versions").get("torch")
     if recorded != torch.__version__:
         return False, f"torch is {torch.__version__}, and was {recorded}"
     return False, "the type of machine or the number of threads differs from that of the search"

@@ -15,7 +15,7 @@ from compressors.compressor import Compressor
 from compressors.policy import CompressionPolicy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SearchResult:
     """A finished search.
 
@@ -30,10 +30,19 @@ class SearchResult:
 
     run: Run
     result: Front
-    original: nn.Module = field(repr=False)
-    compressor: Compressor = field(repr=False)
-    task: Task = field(repr=False)
+    original: nn.Module
+    compressor: Compressor
+    task: Task
     reports: list[Path] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        first, last = self.front[0], self.front[-1]
+        members = f"{len(self.front)} members" if len(self.front) > 1 else "1 member"
+        return (
+            f"SearchResult({str(self.run.folder)!r}: {members}, macs {first.macs_ratio:.3f}..{last.macs_ratio:.3f} of "
+            f"the original, accuracy {first.accuracy_finetuned:.4f}..{last.accuracy_finetuned:.4f}, original "
+            f"{self.result.original['accuracy_search']:.4f})"
+        )
 
     @property
     def front(self) -> tuple[FrontMember, ...]:

@@ -62,6 +62,7 @@ class RunInfo(BaseModel):
         groups: In the order of a record's kept units.
         command: The command that started it, or empty.
         versions: Versions of what it ran with.
+        threads: Threads of torch; results depend on them in the last bits, so a resumed search uses as many.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,6 +79,7 @@ class RunInfo(BaseModel):
     groups: tuple[GroupFacts, ...] = ()
     command: str = ""
     versions: dict[str, str] = {}
+    threads: int | None = None
 
 
 def fingerprint(config: Mapping[str, Any], net_fingerprint: str) -> str:

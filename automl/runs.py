@@ -154,17 +154,35 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Run:
     Raises:
         UserError: The name is taken or no name for a folder, or the folder cannot be made.
     """
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(f"A run's name consists of letters, digits, '.', '_' and '-', but got {name!r}.")
+    if name is not None:
+        require_free(root, name)
     with storage_errors(f"make a run in {root}"):
         root.mkdir(parents=True, exist_ok=True)
         return _make_named(root, name) if name is not None else _make_numbered(root, prefix)
 
 
+def require_free(root: Path, name: str) -> None:
+    """Checks that a run of this name can be made.
+
+    Raises:
+        UserError: The name is taken, or no name for a folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise UserError(
+            f"A run's name consists of at most 200 letters, digits, '.', '_' and '-' and begins with a letter or "
+            f"digit, but got {name!r}."
+        )
+    run = Run(root / name)
+    if run.folder.is_file():
+        raise UserError(f"{run.folder} is a file. Choose another name for the run.")
+    if run.config.exists() or run.ledger.exists():
+        raise UserError(
+            f"The run {run.folder} exists. Choose another name, or go on with: secateur resume {run.folder}"
+        )
+
+
 def _make_named(root: Path, name: str) -> Run:
     run = Run(root / name)
-    if run.config.exists() or run.ledger.exists():
-        raise UserError(f"The run {run.folder} exists. Choose another name, or go on with `secateur resume {name}`.")
     run.folder.mkdir(exist_ok=True)
     _fill(run)
     return run

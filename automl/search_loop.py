@@ -96,7 +96,7 @@ def search(
     )
     progress.start(config.episodes, archive)
     try:
-        with _stopped_by_sigterm():
+        with stopped_by_sigterm():
             loop.play_all()
     except KeyboardInterrupt:
         raise SearchInterrupted(
@@ -178,7 +178,7 @@ def _require_some_success(records: Sequence[TrialRecord]) -> None:
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
+def stopped_by_sigterm() -> Iterator[None]:
     """Makes SIGTERM end the block like Ctrl-C; outside the main thread signals are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield

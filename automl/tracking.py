@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,16 +209,19 @@ class Projection:
 
             # Made here, since `log` alone would put it into the default experiment, with its files in ./mlruns.
             entry = self._client.create_logged_model(self._experiment, name, run_id)
-            Model.log(
-                artifact_path=None,
-                model_id=entry.model_id,
-                flavor=self._mlflow.pytorch,
-                run_id=run_id,
-                pytorch_model=net,
-                input_example=example,
-                pip_requirements=requirements,
-                serialization_format="pt2",
-            )
+            with warnings.catch_warnings():
+                # torch's own about its archive format, which says nothing about the net.
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.export\.")
+                Model.log(
+                    artifact_path=None,
+                    model_id=entry.model_id,
+                    flavor=self._mlflow.pytorch,
+                    run_id=run_id,
+                    pytorch_model=net,
+                    input_example=example,
+                    pip_requirements=requirements,
+                    serialization_format="pt2",
+                )
         finally:
             self._mlflow.set_tracking_uri(before[1])
             if before[0] is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -69,12 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(foreign)
     from compressors.errors import UserError
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, prog_name="secateur", standalone_mode=False)
+        cli.main(args=given, prog_name="secateur", standalone_mode=False, obj=_recorded(given))
     except UserError as error:
         _fail(str(error))
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
@@ -108,6 +113,11 @@ def foreign_packages() -> str:
                 "name is in the way: install Secateur in a virtual environment of its own, and start it elsewhere."
             )
     return ""
+
+
+def _recorded(arguments: Sequence[str]) -> str:
+    """The command as it was typed, for the record, without the passwords of tracking servers."""
+    return re.sub(r"://[^/@\s']+@", "://***@", shlex.join(["secateur", *arguments]))
 
 
 def _fail(message: str) -> None:

@@ -10,7 +10,7 @@ import click
 from automl.cli.options import data_options, data_values, machine_options, net_options, net_values
 
 
-def _load(values: dict[str, Any], *, pretrained: bool = True) -> tuple[Any, Any]:
+def _load(values: dict[str, Any], *, pretrained: bool = True, seed: int | None = None) -> tuple[Any, Any]:
     """The net and the data that options name."""
     from automl.config import parse
     from automl.data import DataConfig, load_splits
@@ -22,7 +22,7 @@ def _load(values: dict[str, Any], *, pretrained: bool = True) -> tuple[Any, Any]
     splits = load_splits(data)
     loaded = load_net(
         net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:],
-        pretrained=pretrained, seed=data.seed,
+        pretrained=pretrained, seed=data.seed if seed is None else seed,
     )  # fmt: skip
     return loaded, splits.normalised(loaded.mean, loaded.std)
 
@@ -50,16 +50,22 @@ def train_command(**values: Any) -> None:
 
     from automl.cli.console import ConsoleWatch
     from automl.config import parse
+    from automl.files import require_writable
     from automl.place import settle
     from automl.training import train_net
     from automl.weights import load_weights, save_weights
+    from compressors.errors import UserError
     from compressors.training import TrainConfig
 
     device = settle(values.pop("threads"), values.pop("device"))
     settings = {name: values.pop(name) for name in ("epochs", "steps", "lr", "label_smoothing", "weight_decay", "seed")}
     config = parse(TrainConfig, {**settings, "batch_size": values.pop("train_batch_size")})
     out, teacher_weights = values.pop("out"), values.pop("distill_from")
-    loaded, splits = _load(values, pretrained=False)
+    loaded, splits = _load(values, pretrained=False, seed=config.seed)
+    out = out or Path(f"{_file_name(loaded.name)}-{_file_name(str(splits.record['data']))}.safetensors")
+    if out.suffix.lower() != ".safetensors":
+        raise UserError(f"Weights are written as .safetensors, but --out is {str(out)!r}.")
+    require_writable(out.parent, f"write the weights {out}")
     teacher = None
     if teacher_weights is not None:
         import copy
@@ -74,7 +80,6 @@ def train_command(**values: Any) -> None:
         progress=lambda done, total, loss: watch.stage("train", done, total),
     )  # fmt: skip
     watch.close()
-    out = out or Path(f"{_file_name(loaded.name)}-{_file_name(str(splits.record.get('name', 'data')))}.safetensors")
     save_weights(loaded.net, out, name=loaded.name, num_classes=loaded.num_classes)
     click.echo(
         f"Accuracy: search split {trained.accuracy_before:.2%} -> {trained.accuracy_after:.2%}, "
@@ -164,7 +169,7 @@ def profile_command(order: str, memory_mib: int | None, out: Path, **values: Any
     from rich.console import Console
 
     from automl.cli.console import ConsoleWatch
-    from automl.cli.sensitivity import draw, print_tables
+    from automl.cli.sensitivity import check_picture, draw, print_tables
     from automl.config import parse
     from automl.place import settle
     from automl.profile_cache import prepare
@@ -173,6 +178,7 @@ def profile_command(order: str, memory_mib: int | None, out: Path, **values: Any
     from compressors.grouping import layer_table
 
     settle(values.pop("threads"), values.pop("device"))
+    check_picture(out)
     settings: dict[str, Any] = {"order": order}
     if memory_mib is not None:
         settings["memory_mib"] = memory_mib

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,14 +18,17 @@ _NET = (
     click.option("--num-classes", type=int, help="Outputs of the net. [default: as many as the data has classes]"),
 )
 _DATA = (
-    click.option("--data", "data_name", metavar="NAME", help="digits, fashion-mnist, cifar10, cifar100, folder:PATH, parquet:PATH."),
+    click.option("--data", "data_name", metavar="NAME",
+                 help="digits, fashion-mnist, cifar10, cifar100, folder:PATH, parquet:PATH."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where a named data set lies."),
-    click.option("--download", is_flag=True, default=None, help="Fetch a named data set from the network if it is missing."),
+    click.option("--download", is_flag=True, default=None,
+                 help="Fetch a named data set from the network if it is missing."),
     click.option("--train-images", type=int, help="Images to train on. [default: all that are left]"),
     click.option("--calibration-images", type=int, help="Images to measure layers on. [default: 1000]"),
     click.option("--search-images", type=int, help="Images to judge candidates on. [default: 2000]"),
     click.option("--test-images", type=int, help="Images to report on. [default: all that are left]"),
-    click.option("--search-from", metavar="SPLIT[:FRACTION]", help="train, train:0.2, test:0.5: where the search split is cut from."),
+    click.option("--search-from", metavar="SPLIT[:FRACTION]",
+                 help="train, train:0.2, test:0.5: where the search split is cut from."),
     click.option("--image-size", type=int, help="Scale and cut images to this size."),
     click.option("--channels", type=click.Choice(["1", "3"]), help="Turn images into gray (1) or colour (3)."),
     click.option("--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read."),
@@ -35,7 +36,7 @@ _DATA = (
     click.option("--batch-size", type=int, help="Images at once where nothing is trained. [default: 250]"),
 )  # fmt: skip
 _MACHINE = (
-    click.option("--threads", type=click.IntRange(1), help="Threads of torch. [default: all cores]"),
+    click.option("--threads", type=click.IntRange(1, 1024), help="Threads of torch. [default: all cores]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."),
 )
 runs_option = click.option(
@@ -89,4 +90,4 @@ def _text(path: Path | None) -> str | None:
 
 def typed() -> str:
     """The command as the user typed it."""
-    return shlex.join(["secateur", *sys.argv[1:]])
+    return str(click.get_current_context().find_root().obj)

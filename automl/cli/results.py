@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from automl.cli.options import data_options, data_values, machine_options, net_options, net_values, runs_option
+from automl.cli.options import data_options, data_values, machine_options, net_options, net_values, runs_option, typed
 
 
 @click.command("front", short_help="Print the front of a finished search.")
@@ -40,18 +40,32 @@ def export_command(
     run: str, trial: str | None, max_macs: float | None, min_accuracy: float | None, out: Path, runs: Path
 ) -> None:
     """Writes policy.json, model.pt2 and model.safetensors of one member, reads them back and compares."""
-    from automl.export import export
-    from automl.front import load_member, read_front
-    from automl.open_run import config_in
-    from automl.remake import load_original
+    from automl.front import read_front
+    from automl.preflight import check_export
     from automl.runs import find_run
+    from compressors.errors import UserError
 
+    if trial is not None and (max_macs is not None or min_accuracy is not None):
+        raise UserError(
+            "--trial names the member itself: leave out --max-macs and --min-accuracy, or leave out --trial."
+        )
     found = find_run(runs, run)
     front = read_front(found)
-    chosen = front.member(trial) if trial else front.best(max_macs, min_accuracy)
-    config = config_in(found)
+    chosen = front.member(trial) if trial is not None else front.best(max_macs, min_accuracy)
+    check_export(out)
+    write_member(found, chosen, out)
+
+
+def write_member(run: Any, chosen: Any, out: Path) -> None:
+    """Exports a member of a run's front and says what it is."""
+    from automl.export import export
+    from automl.front import load_member
+    from automl.open_run import config_in
+    from automl.remake import load_original
+
+    config = config_in(run)
     original = load_original(config.net, config.data)
-    policy, net = load_member(found, chosen.trial_id, original.net, original.compressor)
+    policy, net = load_member(run, chosen.trial_id, original.net, original.compressor)
     made = export(net, original.net, policy, original.compressor, original.example, out)
     click.echo(
         f"Trial {chosen.trial_id}: {made.macs:,} MACs ({chosen.macs_ratio:.1%} of the original), {made.params:,} "
@@ -91,7 +105,7 @@ def apply_command(
     threads, device = values.pop("threads"), values.pop("device")
     made = remake(
         loaded, net_values(values), data_values(values), training, DistillConfig() if distill else None, out,
-        threads=threads, device=device,
+        threads=threads, device=device, command=typed(),
     )  # fmt: skip
     if made.identical:
         click.echo("Before finetuning: bit for bit the net of the search.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,27 @@ def search_command(**values: Any) -> None:  # fmt: skip
     """
     from automl.config import SearchConfig, merge, parse, read_yaml
     from automl.pipeline import run_search
+    from automl.preflight import check_export
+    from compressors.errors import UserError
 
     config_file, place, export_to = values.pop("config_file"), _place(values), values.pop("export_to")
     base = read_yaml(config_file) if config_file else {}
-    settings = merge(base, _settings(values))
-    result = run_search(parse(SearchConfig, settings, str(config_file or "")), place)
-    _finish(result, place, export_to)
+    settings = merge(base, _settings(values, base))
+    try:
+        config = parse(SearchConfig, settings)
+    except UserError:
+        if config_file:
+            parse(SearchConfig, base, str(config_file))  # raises where the file, not an option, is wrong
+        raise
+    if export_to is not None:
+        check_export(export_to)
+    _finish(run_search(config, place), place, export_to)
 
 
 @click.command("resume", short_help="Go on with a search that was stopped.")
 @click.argument("run")
+@click.option("--finetune-epochs", type=int, help="Epochs of the front's finetune. [default: as before]")
+@click.option("--finetune-lr", type=float, help="Its highest learning rate. [default: as before]")
 @runs_option
 @click.option("--tracking-uri", help="Of an MLflow server. [default: SQLite in the runs folder]")
 @click.option("--no-track", is_flag=True, help="Tell MLflow nothing.")
@@ -74,19 +86,49 @@ def search_command(**values: Any) -> None:  # fmt: skip
     "--export", "export_to", type=click.Path(path_type=Path), help="Also export the best member to this folder."
 )
 @machine_options
-def resume_command(run: str, **values: Any) -> None:
+def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | None, **values: Any) -> None:
     """Goes on with a search that was stopped; RUN is its folder or id.
 
     A search that was killed gives the same trials as one that never stopped. One that is finished is only printed.
     """
+    from automl.cli.results import write_member
+    from automl.config import SearchConfig, merge, parse
+    from automl.front import read_front
     from automl.open_run import config_in
     from automl.pipeline import run_search
+    from automl.preflight import check_export
     from automl.runs import find_run
+    from automl.search_loop import SearchInterrupted
+    from compressors.errors import UserError
 
     found = find_run(values["runs"], run)
     values["name"], export_to = None, values.pop("export_to")
     place = _place({**values, "runs": found.folder.parent})
-    _finish(run_search(config_in(found), place, found), place, export_to)
+    config = config_in(found)
+    training = {"epochs": finetune_epochs, "lr": finetune_lr}
+    given = finetune_epochs is not None or finetune_lr is not None
+    if export_to is not None:
+        check_export(export_to)
+    if found.front.exists():
+        front = read_front(found)
+        if given:
+            raise UserError(
+                f"The front of {found.folder} is finetuned already. Train a member on with: secateur apply "
+                f"{found.policies / front.best().trial_id}.json --finetune-epochs 20"
+            )
+        _print(front)
+        if export_to is not None:
+            write_member(found, front.best(), export_to)
+        _say_more(found, [found.report] if found.report.exists() else [], place, front, export_to)
+        return
+    if given:
+        config = parse(SearchConfig, merge(config.model_dump(), {"finetune": {"training": training}}))
+    try:
+        _finish(run_search(config, place, found), place, export_to)
+    except SearchInterrupted:
+        raise
+    except KeyboardInterrupt:
+        raise UserError(f"Interrupted. Go on with: secateur resume {found.folder}") from None
 
 
 def _place(values: dict[str, Any]) -> Any:
@@ -104,15 +146,11 @@ def _place(values: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _settings(values: dict[str, Any]) -> dict[str, Any]:
+def _settings(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """The options as nested settings; None where nothing was given."""
-    distill = None
-    if values["distill"] or values["temperature"] is not None or values["distill_weight"] is not None:
-        given = {"temperature": values["temperature"], "weight": values["distill_weight"]}
-        distill = {name: value for name, value in given.items() if value is not None}
     env = ("mode", "activation_bits", "min_preserve_ratio", "channel_multiple", "residual", "reward", "l2_weight")
     loop = ("episodes", "seed", "staleness")
-    settings: dict[str, Any] = {
+    return {
         "net": net_values(values),
         "data": data_values(values),
         "env": {**{name: values[name] for name in env}, "targets": list(values["targets"]) or None},
@@ -122,47 +160,65 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {"finetune_steps": values["finetune_steps"]},
         "finetune": {
             "members": values["members"],
-            "training": _finetune_training(values),
+            "training": {"epochs": values["finetune_epochs"], "lr": values["finetune_lr"]},
+            "distill": _distill(values, base.get("finetune")),
         },
     }
-    if distill is not None:
-        settings["finetune"]["distill"] = distill or {"temperature": 4.0}
-    return settings
 
 
-def _finetune_training(values: dict[str, Any]) -> dict[str, Any] | None:
-    from automl.front import FinetuneConfig
+def _distill(values: dict[str, Any], finetune: Any) -> dict[str, Any] | None:
+    from automl.config import merge
+    from compressors.errors import UserError
+    from compressors.training import DistillConfig
 
-    given = {"epochs": values["finetune_epochs"], "lr": values["finetune_lr"]}
-    given = {name: value for name, value in given.items() if value is not None}
-    # The front's own defaults differ from those of a training from scratch.
-    return {**FinetuneConfig().training.model_dump(), **given} if given else None
+    options = {"--temperature": values["temperature"], "--distill-weight": values["distill_weight"]}
+    configured = finetune.get("distill") if isinstance(finetune, dict) else None
+    if not values["distill"] and configured is None:
+        for option, value in options.items():
+            if value is not None:
+                raise UserError(f"{option} needs --distill, which was not given: add it, or leave {option} out.")
+        return None
+    given = {"temperature": values["temperature"], "weight": values["distill_weight"]}
+    if isinstance(configured, dict) and configured:
+        return given
+    # Written out, since a section without any setting would count as not given.
+    return merge(DistillConfig().model_dump(), given)
 
 
 def _finish(result: Any, place: Any, export_to: Path | None) -> None:
-    from rich.console import Console
-
-    from automl.cli.console import front_table
-    from automl.tracking import default_uri
-
-    folder = result.run.folder
-    Console(width=None if Console().is_terminal else 140).print(front_table(result.result))
+    _print(result.result)
     if export_to is not None:
         made = result.export(export_to)
         click.echo(
-            f"Export:  {made.folder} (policy.json, model.pt2, model.safetensors; read back, equal to {made.largest_difference:.1e})"
+            f"Export:  {made.folder} (policy.json, model.pt2, model.safetensors; read back, equal to "
+            f"{made.largest_difference:.1e})"
         )
-    for report in result.reports:
+    _say_more(result.run, result.reports, place, result.result, export_to)
+
+
+def _print(front: Any) -> None:
+    from rich.console import Console
+
+    from automl.cli.console import front_table
+
+    Console(width=None if Console().is_terminal else 140).print(front_table(front))
+
+
+def _say_more(run: Any, reports: list[Path], place: Any, front: Any, export_to: Path | None) -> None:
+    """One line each: where the report is, how to open MLflow, what to try next."""
+    from automl.tracking import default_uri
+
+    for report in reports:
         click.echo(f"Report:  {report}")
-    uri = place.tracking_uri or default_uri(folder.parent)
+    uri = place.tracking_uri or default_uri(run.folder.parent)
     if place.track:
-        click.echo(f"MLflow:  mlflow ui --backend-store-uri {uri}  (experiment {result.run.search_id})")
+        served = uri.startswith(("http://", "https://"))
+        opened = uri if served else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+        click.echo(f"MLflow:  {opened}  (experiment {run.search_id})")
     if export_to is None:
-        click.echo(f"Next:    secateur export {folder} --max-macs {_cheapest_good(result)} --out export")
+        # Rounded up, so that the ratio finds the member that it came from.
+        ratio = f"{front.best().macs_ratio + 0.005:.2f}"
+        command = ["secateur", "export", str(run.folder), "--max-macs", ratio, "--out", "export"]
+        click.echo(f"Next:    {shlex.join(command)}")
     else:
-        click.echo("Next:    secateur search --data digits --target macs=0.3..0.8, or --mode both --target size=0.1")
-
-
-def _cheapest_good(result: Any) -> str:
-    best = result.best()
-    return f"{best.macs_ratio + 0.005:.2f}"
+        click.echo("Next:    secateur search with --target macs=0.3..0.8, or with --mode both --target size=0.1")

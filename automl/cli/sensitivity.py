@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from automl.files import storage_errors
+from automl.files import require_writable, storage_errors
 from compressors.errors import UserError
 from compressors.layers import LayerTable
 from compressors.profile import BITS, Profile
@@ -38,6 +38,20 @@ def print_tables(console: Console, table: LayerTable, profile: Profile) -> None:
         )
         widths.add_row(layer.name, *(f"{weight:.3f}/{activation:.3f}" for weight, activation in list(pairs)[:-1]))
     console.print(widths)
+
+
+def check_picture(out: Path) -> None:
+    """Checks, before anything is measured, that a picture can be written.
+
+    Raises:
+        UserError: The file's ending is no kind of picture, or its folder cannot be written to.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if out.suffix.removeprefix(".").lower() not in kinds:
+        raise UserError(f"A picture must end in one of .{', .'.join(kinds)}, but got {str(out)!r}.")
+    require_writable(out.parent, f"write the picture {out}")
 
 
 def draw(table: LayerTable, profile: Profile, out: Path) -> None:

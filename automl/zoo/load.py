@@ -61,7 +61,7 @@ def load_net(
         load_weights(net, committed)
         source, trained = f"{source}, committed weights", True
     net = net.cpu().eval()
-    _try(net, config.name, input_shape, classes)
+    _try(net, config.name, input_shape, num_classes)
     fits = made.mean is not None and len(made.mean) == in_channels
     return LoadedNet(
         net=net,
