@@ -9,15 +9,21 @@ if TYPE_CHECKING:
     from automl.config import SearchConfig
     from automl.data import DataConfig, load_splits
     from automl.front import FinetuneConfig
+    from automl.place import Place
     from automl.result import SearchResult
+    from automl.search_loop import SearchInterrupted
     from automl.task import Loaders
     from automl.zoo import NetConfig, load_net
+    from compressors.errors import UserError
 
 _HOMES = {
     "DataConfig": "automl.data",
     "FinetuneConfig": "automl.front",
     "Loaders": "automl.task",
     "NetConfig": "automl.zoo",
+    "Place": "automl.place",
+    "SearchInterrupted": "automl.search_loop",
+    "UserError": "compressors.errors",
     "SearchConfig": "automl.config",
     "SearchResult": "automl.result",
     "load_net": "automl.zoo",
@@ -31,8 +37,11 @@ __all__ = [
     "FinetuneConfig",
     "Loaders",
     "NetConfig",
+    "Place",
     "SearchConfig",
+    "SearchInterrupted",
     "SearchResult",
+    "UserError",
     "load_net",
     "load_splits",
     "resume",

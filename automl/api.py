@@ -14,11 +14,12 @@ from automl.place import Place
 from automl.result import SearchResult
 from automl.runs import find_run
 from automl.task import Loaders, Measure, task_of
+from automl.zoo import LoadedNet
 from compressors.training.regimes import LossFunction
 
 
 def search(
-    net: nn.Module,
+    net: nn.Module | LoadedNet,
     splits: Splits | Loaders,
     config: SearchConfig | None = None,
     *,
@@ -32,7 +33,8 @@ def search(
 
     Args:
         net: Any trained module that runs on the calibration inputs; it is put into evaluation mode, its weights are
-            not changed.
+            not changed. A net from `automl.load_net` brings its name, and the normalisation that it expects of
+            `Splits`.
         splits: From `automl.load_splits`, or a user's own `Loaders`.
         config: Settings; its `net` and `data` are not used.
         evaluate: Judges a net, any metric for which more is better; None: accuracy on the search split.
@@ -45,13 +47,14 @@ def search(
         UserError: Bad input, in one line.
         SearchInterrupted: Ctrl-C or SIGTERM; `resume` goes on.
     """
+    net, splits, own_name = _taken_apart(net, splits)
     task = task_of(splits, evaluate=evaluate, evaluate_test=evaluate_test, loss=loss)
-    return search_net(net, task, config or SearchConfig(), place or Place(), name=name)
+    return search_net(net, task, config or SearchConfig(), place or Place(), name=own_name or name)
 
 
 def resume(
     run: str | Path,
-    net: nn.Module,
+    net: nn.Module | LoadedNet,
     splits: Splits | Loaders,
     *,
     evaluate: Measure | None = None,
@@ -66,5 +69,16 @@ def resume(
     """
     place = place or Place()
     found = find_run(place.runs, run)
+    net, splits, _ = _taken_apart(net, splits)
     task = task_of(splits, evaluate=evaluate, evaluate_test=evaluate_test, loss=loss)
     return search_net(net, task, config_in(found), place, name=found.info().net, run=found)
+
+
+def _taken_apart(
+    net: nn.Module | LoadedNet, splits: Splits | Loaders
+) -> tuple[nn.Module, Splits | Loaders, str | None]:
+    """Net, splits as the net expects them, and the net's own name if it has one."""
+    if not isinstance(net, LoadedNet):
+        return net, splits, None
+    fitting = splits.normalised(net.mean, net.std) if isinstance(splits, Splits) else splits
+    return net.net, fitting, net.name

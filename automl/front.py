@@ -93,7 +93,7 @@ class Front(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    original: dict[str, float | None]
+    original: dict[str, int | float | None]
     front: tuple[FrontMember, ...]
 
     def member(self, trial_id: str) -> FrontMember:

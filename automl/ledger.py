@@ -43,7 +43,7 @@ class TrialRecord(BaseModel):
         actions: Executed actions in [-1, 1], one list for each step.
         policy: What was decided.
         costs: `macs`, `flops`, `params`, `size_bytes` and `bops` of the compressed net.
-        accuracy_search: Accuracy on the search split, at the floor (0 where the metric is not negative) for a failed trial.
+        accuracy_search: Accuracy on the search split; for a failed trial the floor, 0 where the metric is not negative.
         l2: Sum of the relative squared L2 errors of the decisions.
         reward: Sum of the episode's rewards.
         behaviour: Name of what chose the actions, e.g. `ddpg` or a warm-up.

@@ -15,10 +15,11 @@ from automl.run_info import GroupFacts, LayerFacts, RunInfo, fingerprint
 from automl.runs import Run, new_run
 from automl.task import Task
 from compressors.cost import Costs
+from compressors.errors import UserError
 from compressors.grouping import fingerprint as net_fingerprint
 from compressors.layers import LayerTable
 from compressors.policy import CompressionPolicy
-from envs.target import parse_targets
+from envs.target import front_cost, parse_targets
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def open_run(
     task: Task,
     accuracy: float,
     costs: Costs,
+    *,
+    named: bool,
 ) -> Run:
     """A new run folder with its `config.json`, or the given one if it is of this very search.
 
@@ -49,6 +52,7 @@ def open_run(
         task: Gives the calibration data's fingerprint.
         accuracy: Of the original net on the search split.
         costs: Of the original net.
+        named: Whether net and data were given by name.
 
     Raises:
         UserError: The run is of another search, or cannot be made.
@@ -64,8 +68,8 @@ def open_run(
         if run.info().config != plain:
             run.write_info(run.info().model_copy(update={"config": plain}))
         return run
-    kinds = [target.kind for target in parse_targets(config.env.targets)]
-    run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}-{_short(config.data.name)}")
+    data = f"-{_short(config.data.name)}" if named else ""
+    run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}{data}")
     run.write_info(
         RunInfo(
             search_id=run.search_id,
@@ -73,7 +77,7 @@ def open_run(
             net=table.net,
             net_fingerprint=table.fingerprint,
             fingerprint=own,
-            cost="macs" if "macs" in kinds else kinds[0],
+            cost=front_cost([target.kind for target in parse_targets(config.env.targets)]),
             original={"accuracy": accuracy, **costs.as_dict()},
             layers=tuple(
                 LayerFacts(name=layer.name, kind=layer.kind, macs=layer.macs, params=layer.params)
@@ -82,6 +86,7 @@ def open_run(
             groups=tuple(GroupFacts(name=group.name, size=group.size, layers=group.layers) for group in table.groups),
             command=place.command,
             versions={"python": sys.version.split()[0], **versions()},
+            named=named,
             threads=torch.get_num_threads(),
         )
     )
@@ -96,6 +101,20 @@ def config_in(run: Run) -> SearchConfig:
     """
     values = {name: value for name, value in run.info().config.items() if name not in ("calibration", "splits")}
     return parse(SearchConfig, values, str(run.config))
+
+
+def named_config_in(run: Run) -> SearchConfig:
+    """The configuration of a run whose net and data the command line can load.
+
+    Raises:
+        UserError: The run was started from Python on a net that has no name here; or as `config_in`.
+    """
+    if not run.info().named:
+        raise UserError(
+            f"The run {run.folder} was started from Python on a net of its own, which the command line cannot load: "
+            "use automl.resume(run, net, splits), and .export(...) or .net(...) of its result."
+        )
+    return config_in(run)
 
 
 def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) -> CompressionPolicy:

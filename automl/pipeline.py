@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import torch
 from torch import nn
 
 from agents.registry import make_agent
@@ -42,13 +43,20 @@ def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> Se
     if not loaded.trained:
         place.watch.note(f"Warning: net {loaded.name} is untrained. Train it with `secateur train` or pass --weights.")
     task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=config.data.batch_size)
-    return search_net(loaded.net, task, config, place, name=loaded.name, run=run)
+    return search_net(loaded.net, task, config, place, name=loaded.name, run=run, named=True)
 
 
 def search_net(
-    net: nn.Module, task: Task, config: SearchConfig, place: Place, *, name: str, run: Run | None = None
+    net: nn.Module,
+    task: Task,
+    config: SearchConfig,
+    place: Place,
+    *,
+    name: str,
+    run: Run | None = None,
+    named: bool = False,
 ) -> SearchResult:
-    """A search on any net: measure it, search, finetune the front, report.
+    """A search on any net: measure it, search, finetune the front, report; `named` if the command line can load it.
 
     Raises:
         UserError: Bad input, in one line.
@@ -67,10 +75,10 @@ def search_net(
     profile = prepare(compressor, net, table, task, place.watch.stage)
     for note in profile.notes:
         place.watch.note(note)
-    guard = Guarded(Evaluator(net, compressor, task, config.evaluation))
+    guard = Guarded(Evaluator(net, compressor, task, config.evaluation), original)
     env = CompressionEnv(table, profile, guard, config.env)
     agent = make_agent(config.agent, env, config.loop.episodes, config.loop.seed)
-    run = open_run(run, place, config, table, task, original, compressor.cost.original)
+    run = open_run(run, place, config, table, task, original, compressor.cost.original, named=named)
     remake = Remake(config, task, place)
     tracker = make_tracker(run, place, net, compressor, task)
     with run.lock(), stopped_by_sigterm():
@@ -103,11 +111,10 @@ def accuracy_of(net: nn.Module, task: Task) -> float:
     Raises:
         UserError: It gives NaN or infinity.
     """
-    import torch
-
     if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
         raise UserError("The net's weights must be finite, but hold NaN or infinity: check the weights file.")
-    accuracy = float(task.measure_search(copy.deepcopy(net).eval().to(memory_format=torch.channels_last)))
+    with torch.no_grad():
+        accuracy = float(task.measure_search(copy.deepcopy(net).eval().to(memory_format=torch.channels_last)))
     if not math.isfinite(accuracy):
         raise UserError("Outputs of the original net on the search split must be finite, but hold NaN or infinity.")
     return accuracy

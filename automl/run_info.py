@@ -62,6 +62,7 @@ class RunInfo(BaseModel):
         groups: In the order of a record's kept units.
         command: The command that started it, or empty.
         versions: Versions of what it ran with.
+        named: Whether net and data were given by name, so that the command line can load them again.
         threads: Threads of torch; results depend on them in the last bits, so a resumed search uses as many.
     """
 
@@ -74,11 +75,12 @@ class RunInfo(BaseModel):
     net_fingerprint: str
     fingerprint: str
     cost: str = "macs"
-    original: dict[str, float]
+    original: dict[str, int | float]
     layers: tuple[LayerFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
     command: str = ""
     versions: dict[str, str] = {}
+    named: bool = True
     threads: int | None = None
 
 

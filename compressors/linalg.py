@@ -18,7 +18,8 @@ def damping_of(diagonal: Tensor) -> Tensor:
     Returns:
         `(blocks,)`, positive.
     """
-    return DAMPING * diagonal.mean(1) + torch.finfo(torch.float64).tiny ** 0.5
+    damping: Tensor = DAMPING * diagonal.mean(1) + torch.finfo(torch.float64).tiny ** 0.5
+    return damping
 
 
 def damped_cholesky(second: Tensor, damping: Tensor) -> Tensor:
@@ -34,6 +35,7 @@ def damped_cholesky(second: Tensor, damping: Tensor) -> Tensor:
     for _ in range(12):
         system = second.clone()
         system.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(system)
         if not failed.any():
             return factor

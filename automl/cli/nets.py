@@ -36,7 +36,9 @@ def _load(values: dict[str, Any], *, pretrained: bool = True, seed: int | None =
 @click.option("--train-batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images of one step.")
 @click.option("--label-smoothing", type=float, default=0.0, show_default=True)
 @click.option("--weight-decay", type=float, default=5e-4, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of initial weights and order.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of initial weights and order."
+)
 @click.option("--distill-from", type=click.Path(path_type=Path), help="Weights of a teacher of the same architecture.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the weights go. [default: NET-DATA.safetensors]")
 @machine_options

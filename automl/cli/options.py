@@ -71,7 +71,7 @@ def data_values(values: dict[str, Any]) -> dict[str, Any]:
     """Takes the data's settings out of a command's options."""
     channels = values.pop("channels")
     found = {
-        "name": values.pop("data_name"),
+        "name": _anywhere(values.pop("data_name")),
         "data_dir": _text(values.pop("data_dir")),
         "channels": int(channels) if channels else None,
         "seed": values.pop("data_seed"),
@@ -85,7 +85,14 @@ def data_values(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    # Recorded whole, so that a run can be resumed or exported from another folder.
+    return None if path is None else str(path.expanduser().absolute())
+
+
+def _anywhere(data: str | None) -> str | None:
+    """`folder:PATH` and `parquet:PATH` with the whole path."""
+    kind, colon, path = (data or "").partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path and kind in ("folder", "parquet") else data
 
 
 def typed() -> str:

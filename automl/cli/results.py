@@ -60,10 +60,10 @@ def write_member(run: Any, chosen: Any, out: Path) -> None:
     """Exports a member of a run's front and says what it is."""
     from automl.export import export
     from automl.front import load_member
-    from automl.open_run import config_in
+    from automl.open_run import named_config_in
     from automl.remake import load_original
 
-    config = config_in(run)
+    config = named_config_in(run)
     original = load_original(config.net, config.data)
     policy, net = load_member(run, chosen.trial_id, original.net, original.compressor)
     made = export(net, original.net, policy, original.compressor, original.example, out)
@@ -134,14 +134,14 @@ def report_command(run: str, runs: Path) -> None:
 @runs_option
 def track_command(run: str, tracking_uri: str | None, runs: Path) -> None:
     """Writes into MLflow whatever of a run it does not have; doing so twice changes nothing."""
-    from automl.open_run import config_in
+    from automl.open_run import named_config_in
     from automl.remake import load_original
     from automl.runs import find_run
     from automl.tracked import track_again
     from automl.tracking import default_uri
 
     found = find_run(runs, run)
-    config = config_in(found)
+    config = named_config_in(found)
     original = load_original(config.net, config.data, config.compressor)
     written = track_again(found, tracking_uri, original.net, original.compressor, original.task)
     click.echo(f"Wrote {written} trials to {tracking_uri or default_uri(found.folder.parent)}.")

@@ -94,7 +94,7 @@ def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | N
     from automl.cli.results import write_member
     from automl.config import SearchConfig, merge, parse
     from automl.front import read_front
-    from automl.open_run import config_in
+    from automl.open_run import named_config_in
     from automl.pipeline import run_search
     from automl.preflight import check_export
     from automl.runs import find_run
@@ -104,7 +104,7 @@ def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | N
     found = find_run(values["runs"], run)
     values["name"], export_to = None, values.pop("export_to")
     place = _place({**values, "runs": found.folder.parent})
-    config = config_in(found)
+    config = named_config_in(found)
     training = {"epochs": finetune_epochs, "lr": finetune_lr}
     given = finetune_epochs is not None or finetune_lr is not None
     if export_to is not None:

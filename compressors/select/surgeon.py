@@ -13,6 +13,7 @@ from compressors.layers import Ints
 from compressors.linalg import damped_cholesky, damping_of
 from compressors.select.base import SELECTORS, Problem
 
+
 @SELECTORS.register(
     "surgeon",
     "the channel whose loss costs least after least-squares repair first",
@@ -87,7 +88,8 @@ def eliminate(problems: Sequence[Problem], units: int, order: Ints | None = None
 
     The error of a quadratic is tracked exactly: removing columns R from a least-squares fit adds
     tr(W_R [H_RR]^-1 W_R'), H being the inverse second moments of the columns that are left (Hassibi & Stork 1993, eq.
-    5, on blocks). Groups of over 128 units lose a fortieth of what is left at once; the error in between is interpolated.
+    5, on blocks). Groups of over 128 units lose a fortieth of what is left at once, and the error in between is
+    interpolated.
 
     Args:
         problems: The group's consumers.

@@ -34,7 +34,7 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(default=10, ge=0)
     steps: int | None = Field(default=None, ge=0)
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
     flip: bool = True
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class DistillConfig(BaseModel):

@@ -36,7 +36,7 @@ def test_fingerprint_sees_config_and_net_but_not_order():
 
 def test_taken_and_malformed_names_are_refused(tmp_path):
     make_run(tmp_path, "mine")
-    with pytest.raises(UserError, match="secateur resume mine"):
+    with pytest.raises(UserError, match=r"secateur resume \S*mine"):
         new_run(tmp_path, "mine")
     for name in ("../up", "", "a b", ".hidden"):
         with pytest.raises(UserError, match="run's name"):

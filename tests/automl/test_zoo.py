@@ -72,7 +72,7 @@ def test_own_nets_carry_imagenets_normalisation_for_colour_only():
 
 
 def test_weights_are_loaded_and_num_classes_of_the_net_wins(tmp_path):
-    source = load_net(NetConfig(name="resnet20", num_classes=4), **SMALL, seed=5)
+    source = load_net(NetConfig(name="resnet20", num_classes=4), **SMALL | {"num_classes": 3}, seed=5)
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.net.state_dict().items()}}, tmp_path / "w.th")
     config = NetConfig(name="resnet20", num_classes=4, weights=tmp_path / "w.th")
     loaded = load_net(config, **SMALL | {"num_classes": 3})

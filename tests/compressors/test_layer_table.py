@@ -21,6 +21,7 @@ TORCHVISION = (
     "vgg11_bn", "densenet121", "efficientnet_b0", "mnasnet0_5", "regnet_y_400mf", "convnext_tiny",
 )  # fmt: skip
 RESNETS = {"resnet20": 3, "resnet56": 9}
+AGREED = ("resnet20", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "googlenet", "vgg11_bn")
 
 
 def make(name):
@@ -87,7 +88,7 @@ def test_removed_equals_masked_and_costs_equal_a_recount(name):
     assert table.num_units > 0
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "googlenet", "vgg11_bn"])
+@pytest.mark.parametrize("name", AGREED)
 def test_groups_equal_torch_pruning(name):
     tp = pytest.importorskip("torch_pruning")
     net, x = make(name)

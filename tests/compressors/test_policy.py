@@ -68,7 +68,10 @@ def test_channels_that_go_together_are_not_cut_apart(made):
         ({"schema_version": 99}, "schema_version 1, but has 99"),
         ({"layers": [{"name": "a", "preserve_ratio": 1.5, "kept": [0], "total": 1}]}, "less than or equal to 1"),
         ({"layers": [{"name": "a", "preserve_ratio": 0.5, "kept": [3, 1], "total": 4}]}, "increasing channel indices"),
-        ({"layers": [{"name": "a", "preserve_ratio": 1, "kept": [0], "total": 1, "weight_bits": 9}]}, "2..8 or 32, but got 9"),
+        (
+            {"layers": [{"name": "a", "preserve_ratio": 1, "kept": [0], "total": 1, "weight_bits": 9}]},
+            r"2\.\.8 or 32, but got 9",
+        ),
         ({"colour": 1}, "Extra inputs"),
     ],
 )

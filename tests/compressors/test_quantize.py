@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressors.quantize import QuantConv2d, QuantLinear, activation_range, quantize_net, quantize_weight, weight_scales
+from compressors.quantize import (
+    QuantConv2d,
+    QuantLinear,
+    activation_range,
+    quantize_net,
+    quantize_weight,
+    weight_scales,
+)
 from compressors.quantize.bake import bake_weights
 from compressors.quantize.modules import Width
 from compressors.quantize.weights import levels

@@ -16,7 +16,8 @@ def gather(net, x, **options):
 
 def test_second_moments_equal_those_of_the_unfolded_input():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, dilation=2, padding=2), nn.Flatten(), nn.Linear(96, 3)).eval()
+    first, second = nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Conv2d(4, 6, 3, dilation=2, padding=2)
+    net = nn.Sequential(first, nn.ReLU(), second, nn.Flatten(), nn.Linear(96, 3)).eval()
     x = torch.randn(32, 2, 8, 8)
     _, found = gather(net, x, rows=10**6)
     with torch.no_grad():
@@ -72,4 +73,5 @@ def test_gains_of_batchnorms_weigh_output_channels():
     net = small_net()
     _, found = gather(net, images(16))
     norm = net.bn1
-    torch.testing.assert_close(found.layers["conv1"].scale, (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).double())
+    gain = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(found.layers["conv1"].scale, gain.double())

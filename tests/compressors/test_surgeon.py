@@ -82,7 +82,7 @@ def test_surgeon_beats_any_fixed_order_by_l1_on_correlated_inputs():
 
 def test_greedy_is_close_to_the_best_subset():
     found, rows = problem(7, 1, 4, seed=5)
-    order, errors = eliminate([found], 7)
+    _, errors = eliminate([found], 7)
     best = min(fitted_error(found, rows, subset) for subset in itertools.combinations(range(7), 4))
     assert errors[4] <= 2 * best + 0.02
 
@@ -91,7 +91,7 @@ def test_greedy_is_close_to_the_best_subset():
 @given(units=st.integers(2, 40), owned=st.integers(1, 3), seed=st.integers(0, 99))
 def test_curves_never_fall_as_more_goes(units, owned, seed):
     found, _ = problem(units, owned, 2, seed=seed)
-    order, errors = eliminate([found], units, np.random.default_rng(seed).permutation(units))
+    _, errors = eliminate([found], units, np.random.default_rng(seed).permutation(units))
     assert (np.diff(errors) <= 1e-12).all()
     assert ((errors >= 0) & (errors <= 1)).all()
 
@@ -153,5 +153,6 @@ def test_without_second_moments_least_squares_falls_back_to_the_mean():
     full = statistics(rows + 1.0)
     poor = LayerStatistics(None, full.diagonal, full.mean, full.scale, full.samples)
     kept = torch.tensor([0, 4])
-    for ours, mean in zip(REPAIRS["least_squares"](found.weight, poor, kept), REPAIRS["mean"](found.weight, full, kept), strict=True):
-        torch.testing.assert_close(ours, mean)
+    ours, means = REPAIRS["least_squares"](found.weight, poor, kept), REPAIRS["mean"](found.weight, full, kept)
+    for our, mean in zip(ours, means, strict=True):
+        torch.testing.assert_close(our, mean)

@@ -93,5 +93,5 @@ def test_least_squares_loses_less_than_no_repair(world):
 def test_unknown_names_list_the_choices():
     with pytest.raises(UserError, match=r"Unknown channel order 'surgon'. Did you mean 'surgeon'\?"):
         Compressor(CompressorConfig(order="surgon"))
-    with pytest.raises(UserError, match="Unknown repair 'glue'. .*least_squares"):
+    with pytest.raises(UserError, match=r"Unknown repair 'glue'\. .*least_squares"):
         Compressor(CompressorConfig(repair="glue"))
