@@ -39,7 +39,7 @@ class DDPGConfig(BaseModel):
     tau: float = Field(default=0.01, gt=0, le=1)
     batch_size: int = Field(default=64, ge=1)
     buffer_size: int = Field(default=20_000, ge=1)
-    gradient_steps: float = Field(default=2.0, gt=0)
+    gradient_steps: float = Field(default=1.25, gt=0)
     max_gradient_steps: int = Field(default=24, ge=1)
     warmup_episodes: int = Field(default=20, ge=0)
     noise_start: float = Field(default=0.5, ge=0)

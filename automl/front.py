@@ -26,7 +26,7 @@ from compressors.policy import CompressionPolicy
 from compressors.storage import load_packed, save_packed
 from compressors.training import DistillConfig, TrainConfig, train
 
-_TRAINING: dict[str, Any] = {"epochs": 5, "lr": 0.02}
+_TRAINING: dict[str, Any] = {"epochs": 5, "lr": 0.05, "weight_decay": 1e-4}
 
 
 class FinetuneConfig(BaseModel):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from automl.candidate import for_inference
@@ -15,7 +14,7 @@ from automl.config import merge, parse
 from automl.data import DataConfig, load_splits
 from automl.export import export
 from automl.files import require_writable
-from automl.place import settle
+from automl.place import settle, versions
 from automl.profile_cache import prepare
 from automl.task import Task, task_of
 from automl.zoo import NetConfig, load_net
@@ -150,6 +149,7 @@ def _compare(details: dict[str, Any], task: Task, candidate: nn.Module) -> tuple
     if task.fingerprint != details.get("calibration_fingerprint"):
         return False, "the calibration images differ from the recorded ones"
     recorded = _section(details, "versions").get("torch")
-    if recorded != torch.__version__:
-        return False, f"torch is {torch.__version__}, and was {recorded}"
+    present = versions().get("torch")
+    if recorded != present:
+        return False, f"torch is {present}, and was {recorded}"
     return False, "the type of machine or the number of threads differs from that of the search"

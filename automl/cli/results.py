@@ -82,7 +82,7 @@ def write_member(run: Any, chosen: Any, out: Path) -> None:
 @net_options
 @data_options
 @click.option("--finetune-epochs", type=click.IntRange(0), default=0, show_default=True, help="Train it so long.")
-@click.option("--finetune-lr", type=float, default=0.02, show_default=True, help="Highest learning rate.")
+@click.option("--finetune-lr", type=float, default=0.05, show_default=True, help="Highest learning rate.")
 @click.option("--distill", is_flag=True, help="Learn from the original net as well.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("applied"), show_default=True, help="Folder to write to."

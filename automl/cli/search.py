@@ -39,7 +39,7 @@ from automl.cli.options import data_options, data_values, machine_options, net_o
 @click.option("--finetune-steps", type=int, help="Training steps before a candidate is judged. [default: 0]")
 @click.option("--members", type=int, help="Front members that are finetuned and tested. [default: 5]")
 @click.option("--finetune-epochs", type=int, help="Epochs of the front's finetune; 0: none. [default: 5]")
-@click.option("--finetune-lr", type=float, help="Its highest learning rate. [default: 0.02]")
+@click.option("--finetune-lr", type=float, help="Its highest learning rate. [default: 0.05]")
 @click.option("--distill", is_flag=True, help="Let the front learn from the original net as well.")
 @click.option("--temperature", type=float, help="Of the distillation. [default: 4]")
 @click.option("--distill-weight", type=float, help="Share of the original net in the loss, 0..1. [default: 0.5]")
