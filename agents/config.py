@@ -19,6 +19,7 @@ class DDPGConfig(BaseModel):
         batch_size: Transitions per gradient step.
         buffer_size: Transitions that are remembered.
         gradient_steps: Gradient steps per transition of an episode.
+        min_gradient_steps: Fewest gradient steps per episode, for nets of few layers.
         max_gradient_steps: Most gradient steps per episode (about 3 ms each on one core); learning must stay cheap
             beside the evaluation.
         warmup_episodes: Episodes played by plans before the actor takes over, but no more than a quarter of the search.
@@ -40,6 +41,7 @@ class DDPGConfig(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     buffer_size: int = Field(default=20_000, ge=1)
     gradient_steps: float = Field(default=1.25, gt=0)
+    min_gradient_steps: int = Field(default=12, ge=1)
     max_gradient_steps: int = Field(default=24, ge=1)
     warmup_episodes: int = Field(default=20, ge=0)
     noise_start: float = Field(default=0.5, ge=0)

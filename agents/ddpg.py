@@ -92,7 +92,7 @@ class DDPGAgent:
         figures = {"baseline": self._replay.offset}
         if self._replay.size() >= min(self.config.batch_size, self.config.buffer_size):
             wanted = math.ceil(self.config.gradient_steps * len(rollout.actions))
-            steps = min(wanted, self.config.max_gradient_steps)
+            steps = min(max(wanted, self.config.min_gradient_steps), self.config.max_gradient_steps)
             with single_threaded(), _own_torch_randomness(None):
                 figures |= self._model.fit(steps)
         return figures
