@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from automl.api import resume, search
     from automl.config import SearchConfig
     from automl.data import DataConfig, load_splits
-    from automl.front import FinetuneConfig
+    from automl.finetuning import FinetuneConfig
     from automl.place import Place
     from automl.result import SearchResult
     from automl.search_loop import SearchInterrupted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataConfig": "automl.data",
-    "FinetuneConfig": "automl.front",
+    "FinetuneConfig": "automl.finetuning",
     "Loaders": "automl.task",
     "NetConfig": "automl.zoo",
     "Place": "automl.place",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agents.config import AgentConfig
 from automl.candidate import EvaluationConfig
 from automl.data import DataConfig
-from automl.front import FinetuneConfig
+from automl.finetuning import FinetuneConfig
 from automl.search_loop import LoopConfig
 from automl.zoo import NetConfig
 from compressors.compressor import CompressorConfig

@@ -1,54 +1,16 @@
-"""The front of a finished search: finetuned, tested once, and written to `front.json` and `nets/`."""
+"""The front of a finished search: `front.json`, and the nets of its members."""
 
 from __future__ import annotations
 
-import copy
-import json
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from automl.archive import Archive
-from automl.candidate import for_inference
-from automl.files import storage_errors, write_atomic
-from automl.ledger import TrialRecord
+from automl.files import storage_errors
 from automl.runs import Run
-from automl.task import Task
 from compressors.compressor import Compressor
-from compressors.cost import Allocation
 from compressors.errors import UserError, one_of
 from compressors.policy import CompressionPolicy
-from compressors.storage import load_packed, save_packed
-from compressors.training import DistillConfig, TrainConfig, train
-
-_TRAINING: dict[str, Any] = {"epochs": 5, "lr": 0.05, "weight_decay": 1e-4}
-
-
-class FinetuneConfig(BaseModel):
-    """How the front's members are trained after the search.
-
-    Attributes:
-        members: At most so many members of the front are trained and tested, spread evenly over its costs.
-        training: Settings of the training; `epochs=0` trains nothing.
-        distill: Learn from the original net as well; None: from labels alone.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    members: int = Field(default=5, ge=1)
-    training: TrainConfig = TrainConfig(**_TRAINING)
-    distill: DistillConfig | None = None
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _over_defaults(cls, value: Any) -> Any:
-        # A trained net needs other defaults than TrainConfig's, also where some settings are given.
-        return {**_TRAINING, **value} if isinstance(value, Mapping) else value
+from compressors.storage import load_packed
 
 
 class FrontMember(BaseModel):
@@ -158,144 +120,6 @@ def read_front(run: Run) -> Front:
         raise UserError(
             f"{run.front} is damaged ({problem['msg']}). Delete it and run: secateur resume {run.folder}"
         ) from None
-
-
-def select_members(archive: Archive, limit: int) -> list[TrialRecord]:
-    """The front's members to finetune: all, or `limit` spread evenly over its costs, the most accurate among them.
-
-    Raises:
-        UserError: The front is empty, since all trials failed.
-    """
-    members = sorted(archive.front, key=archive.cost_ratio)
-    if not members:
-        raise UserError("The search has no front: all of its trials failed. trials.jsonl says why, trial by trial.")
-    if len(members) <= limit:
-        return members
-    # From the most accurate down: it is the one that people came for.
-    step = (len(members) - 1) / max(1, limit - 1)
-    return [members[index] for index in sorted({len(members) - 1 - round(k * step) for k in range(limit)})]
-
-
-def allocation_in(record: TrialRecord) -> Allocation:
-    """The allocation that a trial decided."""
-    policy = record.policy
-    return Allocation(np.array(policy.kept), np.array(policy.weight_bits), np.array(policy.activation_bits))
-
-
-def finetune_front(
-    run: Run,
-    net: nn.Module,
-    task: Task,
-    compressor: Compressor,
-    archive: Archive,
-    config: FinetuneConfig,
-    describe: Callable[[CompressionPolicy, nn.Module], CompressionPolicy],
-    progress: Callable[[str, int, int | None], None] | None = None,
-) -> Front:
-    """Trains and tests the front's members; what an interrupted call finished is kept.
-
-    Args:
-        run: The run folder.
-        net: The original net, the teacher in distillation; untouched.
-        task: Data and metric.
-        compressor: Prepared for the net.
-        archive: The trials.
-        config: Settings.
-        describe: Adds to a policy how its net can be made again, given the net before finetuning.
-        progress: Called with what is trained, steps done and steps in all.
-    """
-    if run.front.exists():
-        return read_front(run)  # the test split is used once
-    chosen = select_members(archive, config.members)
-    done: dict[str, FrontMember] = {}
-    for record in chosen:
-        member = _finished(run, record.trial_id)
-        if member is None:
-            member = _finetune(run, net, task, compressor, record, config, describe, progress)
-            write_atomic(_member_file(run, record.trial_id), member.model_dump_json().encode())
-        done[record.trial_id] = member
-    facts = {("accuracy_search" if name == "accuracy" else name): value for name, value in run.info().original.items()}
-    tested = None
-    if task.measure_test is not None:
-        tested = float(task.measure_test(for_inference(copy.deepcopy(net), compressor)))
-    front = Front(
-        original={**facts, "accuracy_test": tested},
-        front=tuple(sorted(done.values(), key=lambda member: member.macs)),
-    )
-    write_atomic(run.front, (json.dumps(front.model_dump(mode="json"), indent=1) + "\n").encode())
-    return front
-
-
-def _member_file(run: Run, trial_id: str) -> Path:
-    return run.nets / f"{trial_id}.json"
-
-
-def _finished(run: Run, trial_id: str) -> FrontMember | None:
-    """What an earlier process made of a member, if it came to its end."""
-    path = _member_file(run, trial_id)
-    if not path.exists():
-        return None
-    try:
-        return FrontMember.model_validate_json(path.read_bytes())
-    except ValidationError:
-        return None
-
-
-def _finetune(
-    run: Run,
-    net: nn.Module,
-    task: Task,
-    compressor: Compressor,
-    record: TrialRecord,
-    config: FinetuneConfig,
-    describe: Callable[[CompressionPolicy, nn.Module], CompressionPolicy],
-    progress: Callable[[str, int, int | None], None] | None,
-) -> FrontMember:
-    allocation = allocation_in(record)
-    policy = compressor.policy(allocation)
-    candidate = compressor.apply(net, policy)
-    policy = describe(policy, candidate)
-    before = None
-    if task.measure_test is not None:
-        before = float(task.measure_test(for_inference(copy.deepcopy(candidate), compressor)))
-    started = time.perf_counter()
-    training = task.suit(config.training)
-    if training.epochs or training.steps:
-        stage = f"Finetuning {record.trial_id}"
-        try:
-            train(
-                candidate, task.train, training,
-                teacher=net if config.distill else None, distill=config.distill, loss=task.loss,
-                progress=None if progress is None else lambda done, total, _: progress(stage, done, total),
-            )  # fmt: skip
-        except UserError as error:
-            raise UserError(
-                f"{stage} failed: {error} All trials are kept; go on, with other settings if need be: "
-                f"secateur resume {run.folder} --finetune-lr {training.lr / 10:g}"
-            ) from error
-    seconds = time.perf_counter() - started
-    save_packed(candidate, run.nets / f"{record.trial_id}.safetensors")
-    ready = for_inference(copy.deepcopy(candidate), compressor)
-    finetuned = float(task.measure_search(ready))
-    tested = None if task.measure_test is None else float(task.measure_test(ready))
-    accuracies: dict[str, Any] = {
-        "accuracy_search": record.accuracy_search,
-        "accuracy_finetuned": finetuned,
-        "accuracy_test": tested,
-    }
-    policy.with_details(trial_id=record.trial_id, accuracies=accuracies).save(run.policies / f"{record.trial_id}.json")
-    costs = policy.costs
-    return FrontMember(
-        trial_id=record.trial_id,
-        **accuracies,
-        accuracy_test_before=before,
-        macs=costs["macs"],
-        macs_ratio=costs["macs"] / policy.original["macs"],
-        params=costs["params"],
-        size_bytes=costs["size_bytes"],
-        bops=costs["bops"],
-        seconds=seconds,
-    )
 
 
 def load_member(run: Run, trial_id: str, net: nn.Module, compressor: Compressor) -> tuple[CompressionPolicy, nn.Module]:

@@ -14,7 +14,7 @@ from automl.config import SearchConfig
 from automl.data import load_splits
 from automl.episode import Guarded, Player
 from automl.executor import InlineExecutor
-from automl.front import finetune_front
+from automl.finetuning import finetune_front
 from automl.open_run import Remake, describe, open_run
 from automl.place import Place, settle, write_reports
 from automl.preflight import check_config, check_place, check_targets

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from automl.candidate import for_inference
-from automl.front import allocation_in, load_member
+from automl.finetuning import allocation_in
+from automl.front import load_member
 from automl.ledger import TrialRecord
 from automl.place import Place
 from automl.runs import Run

@@ -7,21 +7,19 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compressors.errors import UserError
-from compressors.layers import Bools, Group, Ints, Layer, LayerTable, Pin, TensorSlice
-from compressors.slicing import cut, keep_mask
-from compressors.tracing import Call, Trace, trace
+from compressors.layers import Group, Ints, Layer, LayerTable, Pin, TensorSlice
+from compressors.tracing import Call, Trace, components_of, trace
+from compressors.trial_cut import violations
 
 
 def layer_table(net: nn.Module, example: Tensor, name: str = "net") -> LayerTable:
     """The layer table of any net that runs.
 
-    The net is traced, half of each group is cut as a trial, and the cut net is traced again: groups in which some layer
-    then reads other channels than expected (a hard-coded split, say) are left whole.
+    The net is traced, a third of each group is cut as a trial, and the cut net is traced again: groups in which some
+    layer then reads other channels than expected (a hard-coded split, say) are left whole.
 
     Args:
         net: The net; neither changed nor kept.
@@ -44,16 +42,12 @@ def layer_table(net: nn.Module, example: Tensor, name: str = "net") -> LayerTabl
     extra: dict[int, str] = {}
     while True:
         table, classes = _build(net, full, example, name, extra)
-        wrong = _violations(net, example, table, full, classes)
+        wrong = violations(net, example, table, full, classes)
         if not wrong:
             return table
         for group, operator in wrong.items():
-            for node in np.flatnonzero(
-                np.isin(
-                    classes, np.arange(table.groups[group].start, table.groups[group].start + table.groups[group].size)
-                )
-            ):
-                extra[int(node)] = operator
+            units = np.arange(table.num_units)[table.groups[group].units]
+            extra |= dict.fromkeys(np.flatnonzero(np.isin(classes, units)).tolist(), operator)
 
 
 def fingerprint(net: nn.Module) -> str:
@@ -71,16 +65,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
-def _components(full: Trace) -> Ints:
-    pairs = np.concatenate([np.zeros((2, 0), dtype=np.int64), *full.pairs], axis=1)
-    graph = coo_array((np.ones(pairs.shape[1], dtype=bool), (pairs[0], pairs[1])), shape=(full.num_nodes,) * 2)
-    labels: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
-    return labels
-
-
 def _build(net: nn.Module, full: Trace, example: Tensor, name: str, extra: dict[int, str]) -> tuple[LayerTable, Ints]:
     """The table, and for each node its unit, -1 where it is pinned."""
-    components = _components(full)
+    components = components_of(full)
     count = int(components.max()) + 1 if len(components) else 0
     reasons: dict[int, str] = {}
     for nodes, operator in full.pins:
@@ -217,55 +204,3 @@ def _batchnorms(full: Trace, names: dict[str, str]) -> dict[str, str]:
         for weight, statistics in full.batchnorms.items()
         if uses[weight] == 1 and full.reads.get(weight) == 1 and followers.count(statistics) == 1
     }
-
-
-def _violations(net: nn.Module, example: Tensor, table: LayerTable, full: Trace, classes: Ints) -> dict[int, str]:
-    """Groups that a trial cut shows to be wrong, each with the reason."""
-    everything = list(range(len(table.groups)))
-    if not everything or _agrees(net, example, table, full, classes, everything):
-        return {}
-    wrong = {
-        group: "code that fixes a number of channels"
-        for group in everything
-        if not _agrees(net, example, table, full, classes, [group])
-    }
-    # Each alone may be right and only some together wrong: then none of them is safe.
-    return wrong or dict.fromkeys(everything, "code that fixes a number of channels")
-
-
-def _agrees(net: nn.Module, example: Tensor, table: LayerTable, full: Trace, classes: Ints, groups: list[int]) -> bool:
-    """Whether a net with some units of these groups cut reads and unites just the channels that it should."""
-    kept = np.ones(table.num_units, dtype=bool)
-    rng = np.random.default_rng(0)
-    for index in groups:
-        group = table.groups[index]
-        # An odd number, so that sizes computed by rounding or fixed in code show.
-        lose = min(group.size - 1, max(1, group.size // 3) | 1)
-        kept[group.start + rng.permutation(group.size)[:lose]] = False
-    if kept.all():
-        return True
-    masks: dict[str, Bools] = {
-        tensor: keep_mask(classes[nodes], kept)
-        for tensor, (_, nodes) in full.nodes.items()
-        if (classes[nodes] >= 0).any()
-    }
-    try:
-        smaller = trace(cut(net, table, kept), example, masks, full)
-    except Exception:
-        # Whatever the net's own code raises, it says that this cut does not fit it.
-        return False
-    units = np.concatenate([classes, np.full(smaller.num_nodes - len(classes), -1)])
-    # Pinned nodes must agree one by one, cut ones unit by unit.
-    same = np.where(units >= 0, units, -2 - np.arange(len(units)))
-    same = np.append(same, -1)  # entry -1: no channel
-    if len(smaller.calls) != len(full.calls):
-        return False
-    for before, after in zip(full.calls, smaller.calls, strict=True):
-        stays = keep_mask(np.append(classes, -1)[before.columns], kept)
-        if before.weight != after.weight or not np.array_equal(same[before.columns[stays]], same[after.columns]):
-            return False
-    components = _components(full)
-    for pairs in smaller.pairs:
-        if pairs.max() >= len(components) or (components[pairs[0]] != components[pairs[1]]).any():
-            return False
-    return True

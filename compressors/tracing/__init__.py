@@ -6,7 +6,7 @@ the ids that meet; whatever is unknown pins its ids, so that those channels are 
 not change are held with stride 0, which keeps the id tensors as small as the number of channels.
 """
 
-from compressors.tracing.records import Call, Trace
+from compressors.tracing.records import Call, Trace, components_of
 from compressors.tracing.tracer import trace
 
-__all__ = ["Call", "Trace", "trace"]
+__all__ = ["Call", "Trace", "components_of", "trace"]

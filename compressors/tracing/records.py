@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from compressors.layers import Ints
 
 
@@ -55,3 +59,11 @@ class Trace:
     batchnorms: dict[str, str] = field(default_factory=dict)
     reads: dict[str, int] = field(default_factory=dict)
     num_nodes: int = 0
+
+
+def components_of(full: Trace) -> Ints:
+    """For each node the number of its connected component of ties; `(nodes,)`."""
+    pairs = np.concatenate([np.zeros((2, 0), dtype=np.int64), *full.pairs], axis=1)
+    graph = coo_array((np.ones(pairs.shape[1], dtype=bool), (pairs[0], pairs[1])), shape=(full.num_nodes,) * 2)
+    labels: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels

@@ -145,7 +145,7 @@ def test_resume_goes_on_from_python(classifier, runs, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="Interrupted"):
-        patch.setattr("automl.front.train", stop)
+        patch.setattr("automl.finetuning.train", stop)
         search("cut")
     for run in ("cut", runs / "cut"):
         result = automl.resume(run, classifier, loaders(classes, shuffle=False), place=place(runs))

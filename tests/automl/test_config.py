@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from automl.config import SearchConfig, merge, parse, read_yaml
-from automl.front import FinetuneConfig
+from automl.finetuning import FinetuneConfig
 from compressors.errors import UserError
 
 

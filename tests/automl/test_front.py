@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from searching import ORIGINAL, make_record
 
+from automl import finetuning
 from automl.archive import Archive
-from automl.front import Front, FrontMember, allocation_in, read_front, select_members
+from automl.finetuning import allocation_in, select_members
+from automl.front import Front, FrontMember, read_front
 from automl.runs import new_run
 from compressors.errors import UserError
 
@@ -101,8 +103,8 @@ def test_members_that_are_finished_are_not_trained_again_and_half_written_ones_a
     whole, torn = sorted(finished.nets.glob("*.json"))
     torn.write_bytes(torn.read_bytes()[:40])
     trained = []
-    real = __import__("automl.front", fromlist=["train"]).train
-    monkeypatch.setattr("automl.front.train", lambda *args, **more: (trained.append(1), real(*args, **more))[1])
+    real = finetuning.train
+    monkeypatch.setattr("automl.finetuning.train", lambda *args, **more: (trained.append(1), real(*args, **more))[1])
     assert secateur("resume", finished.folder, "--no-track").code == 0
     assert len(trained) == 1 and whole.exists()
     after = json.loads(finished.front.read_text())

@@ -151,7 +151,7 @@ def test_interrupted_in_its_finetune_goes_on(runs, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("automl.front.train", interrupt)
+        patch.setattr("automl.finetuning.train", interrupt)
         with pytest.raises(SearchInterrupted, match="secateur resume"):
             search_net(tiny(), task(), config(), place(runs, "a"), name="tiny")
     run = find_run(runs, "a")
