@@ -24,9 +24,12 @@ from compressors.quantize.modules import Width, quantize_net
 from compressors.repair import REPAIRS
 from compressors.select import SELECTORS
 from compressors.slicing import cut, keep_mask
-from compressors.statistics import Statistics, can_take_intercept, gather_statistics
+from compressors.statistics import LayerStatistics, Statistics, can_take_intercept, gather_statistics
 
 _CACHE_BYTES = 256 << 20
+
+_LEAST_EXPLAINED = 0.05
+"""A channel that is all but lost is not blown up from noise."""
 
 
 class CompressorConfig(BaseModel):
@@ -35,8 +38,9 @@ class CompressorConfig(BaseModel):
     Attributes:
         order: Which channels go first: a name in `SELECTORS`.
         repair: How what is left makes up for it: a name in `REPAIRS`.
-        batchnorm: `keep` the running statistics, `reestimate` them on calibration images, or `auto`: re-estimate only
-            where nothing was repaired.
+        batchnorm: `keep` the running statistics, `reestimate` them on calibration images, or `auto`: after a
+            least-squares repair the variance of the fitted outputs, which is known without running the net; otherwise
+            re-estimate.
         rows: About how many positions of the calibration images are sampled for each layer.
         memory_mib: Bound on all second moments together, in MiB.
         seed: Seeds the sampled positions and random orders.
@@ -70,7 +74,7 @@ class Compressor:
         self.statistics: Statistics
         self.profile: Profile
         self._calibration: Sequence[Tensor] = ()
-        self._solved: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
+        self._solved: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor, Tensor]] = OrderedDict()
         self._solved_bytes = 0
 
     def measure(
@@ -165,7 +169,7 @@ class Compressor:
 
     def _repaired(self, net: nn.Module, layer: Layer, kept: Bools, replace: dict[str, Tensor]) -> None:
         """Adds to `replace` the layer's repaired weight and whatever takes its intercept."""
-        weight, intercept = self._solve(net, layer, kept)
+        weight, intercept, explained = self._solve(net, layer, kept)
         original = net.get_parameter(layer.weight)
         units = self.table.axis_units(layer.weight, 0)
         rows = torch.from_numpy(np.flatnonzero(keep_mask(units, kept))) if units is not None else slice(None)
@@ -182,8 +186,16 @@ class Compressor:
             # The BatchNorm subtracts its running mean: a smaller mean is a larger output.
             mean = net.get_buffer(f"{norm}.running_mean")
             replace[f"{norm}.running_mean"] = mean[rows] - shift.to(mean)
+        if norm is not None and self._fits_variance:
+            variance = net.get_buffer(f"{norm}.running_var")
+            replace[f"{norm}.running_var"] = variance[rows] * explained.reshape(-1)[rows].to(variance)
 
-    def _solve(self, net: nn.Module, layer: Layer, kept: Bools) -> tuple[Tensor, Tensor]:
+    @property
+    def _fits_variance(self) -> bool:
+        return self.config.batchnorm == "auto" and self.config.repair == "least_squares"
+
+    def _solve(self, net: nn.Module, layer: Layer, kept: Bools) -> tuple[Tensor, Tensor, Tensor]:
+        """Repaired weights, what to add to the outputs, and the share of the outputs' variance that is left."""
         units = self.table.axis_units(layer.weight, 1)
         assert units is not None
         stays = keep_mask(units, kept)
@@ -194,11 +206,25 @@ class Compressor:
         weight = blocks(net.get_parameter(layer.weight), layer.groups)
         area = weight.shape[2] // len(stays)
         columns = torch.from_numpy(np.flatnonzero(np.repeat(stays, area)))
-        repaired, intercept = self._repair(weight, self.statistics.layers[layer.name], columns)
-        solved = (repaired.float(), intercept.float())
+        seen = self.statistics.layers[layer.name]
+        repaired, intercept = self._repair(weight, seen, columns)
+        solved = (repaired.float(), intercept.float(), _explained(weight, repaired, columns, seen).float())
         self._solved[key] = solved
-        self._solved_bytes += 4 * (repaired.numel() + intercept.numel())
+        self._solved_bytes += sum(4 * part.numel() for part in solved)
         while self._solved_bytes > _CACHE_BYTES and len(self._solved) > 1:
-            _, (old, shift) = self._solved.popitem(last=False)
-            self._solved_bytes -= 4 * (old.numel() + shift.numel())
+            _, old = self._solved.popitem(last=False)
+            self._solved_bytes -= sum(4 * part.numel() for part in old)
         return solved
+
+
+def _explained(weight: Tensor, repaired: Tensor, columns: Tensor, seen: LayerStatistics) -> Tensor:
+    """Variance of the repaired outputs, relative to that of the original ones; `(blocks, out)`, at most 1.
+
+    A fit has less variance than its target. A BatchNorm that divides by the old one makes every layer's output a little
+    too small, and the layers after it multiply that.
+    """
+    if seen.second is None:
+        return torch.ones(weight.shape[:2])
+    whole = (torch.bmm(weight, seen.second) * weight).sum(2)
+    left = (torch.bmm(repaired, seen.second[:, columns][:, :, columns]) * repaired).sum(2)
+    return (left / whole.clamp_min(1e-30)).clamp(_LEAST_EXPLAINED, 1.0)

@@ -40,6 +40,9 @@ from automl.cli.options import data_options, data_values, machine_options, net_o
 @click.option("--members", type=int, help="Front members that are finetuned and tested. [default: 5]")
 @click.option("--finetune-epochs", type=int, help="Epochs of the front's finetune; 0: none. [default: 5]")
 @click.option("--finetune-lr", type=float, help="Its highest learning rate. [default: 0.05]")
+@click.option(
+    "--finetune-precision", metavar="TYPE", help="float32 or bfloat16, faster where there is hardware for it."
+)
 @click.option("--distill", is_flag=True, help="Let the front learn from the original net as well.")
 @click.option("--temperature", type=float, help="Of the distillation. [default: 4]")
 @click.option("--distill-weight", type=float, help="Share of the original net in the loss, 0..1. [default: 0.5]")
@@ -160,7 +163,11 @@ def _settings(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {"finetune_steps": values["finetune_steps"]},
         "finetune": {
             "members": values["members"],
-            "training": {"epochs": values["finetune_epochs"], "lr": values["finetune_lr"]},
+            "training": {
+                "epochs": values["finetune_epochs"],
+                "lr": values["finetune_lr"],
+                "precision": values["finetune_precision"],
+            },
             "distill": _distill(values, base.get("finetune")),
         },
     }
