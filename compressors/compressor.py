@@ -150,7 +150,7 @@ class Compressor:
         smaller = cut(net, self.table, kept, replace)
         cut_any = not kept.all()
         again = self.config.batchnorm == "reestimate" or (
-            self.config.batchnorm == "auto" and self.config.repair == "none"
+            self.config.batchnorm == "auto" and not self._fits_variance
         )
         if cut_any and again:
             reestimate_batchnorms(smaller, self._calibration)
