@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automl.api import resume, search
+    from automl.api import load_exported, resume, search
     from automl.config import SearchConfig
     from automl.data import DataConfig, load_splits
     from automl.finetuning import FinetuneConfig
@@ -26,6 +26,7 @@ _HOMES = {
     "UserError": "compressors.errors",
     "SearchConfig": "automl.config",
     "SearchResult": "automl.result",
+    "load_exported": "automl.api",
     "load_net": "automl.zoo",
     "load_splits": "automl.data",
     "resume": "automl.api",
@@ -42,6 +43,7 @@ __all__ = [
     "SearchInterrupted",
     "SearchResult",
     "UserError",
+    "load_exported",
     "load_net",
     "load_splits",
     "resume",

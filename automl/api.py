@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from automl.config import SearchConfig
@@ -15,6 +16,10 @@ from automl.result import SearchResult
 from automl.runs import find_run
 from automl.task import Loaders, Measure, task_of
 from automl.zoo import LoadedNet
+from compressors.errors import UserError
+from compressors.grouping import layer_table
+from compressors.policy import CompressionPolicy
+from compressors.storage import load_packed
 from compressors.training.regimes import LossFunction
 
 
@@ -72,6 +77,27 @@ def resume(
     net, splits, _ = _taken_apart(net, splits)
     task = task_of(splits, evaluate=evaluate, evaluate_test=evaluate_test, loss=loss)
     return search_net(net, task, config_in(found), place, name=found.info().net, run=found)
+
+
+def load_exported(folder: str | Path, net: nn.Module | LoadedNet) -> nn.Module:
+    """The compressed net from an export folder, in evaluation mode, ready to be run or trained on.
+
+    Its inputs are normalised as those of the original net. Quantised weights are unpacked to their values.
+
+    Args:
+        folder: Holds `policy.json` and `model.safetensors`.
+        net: The original net, which gives the structure; untouched.
+
+    Raises:
+        UserError: A file is missing or damaged, or the net is not the one that was compressed.
+    """
+    original = net.net if isinstance(net, LoadedNet) else net
+    policy = CompressionPolicy.load(Path(folder) / "policy.json")
+    shape = policy.details.get("input_shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise UserError(f"{folder}/policy.json must say the shape of an input under details.input_shape.")
+    table = layer_table(original, torch.zeros(1, *shape), policy.net)
+    return load_packed(original, table, policy, Path(folder) / "model.safetensors")
 
 
 def _taken_apart(

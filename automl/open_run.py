@@ -29,6 +29,7 @@ class Remake:
     config: SearchConfig
     task: Task
     place: Place
+    named: bool
 
 
 def open_run(
@@ -129,8 +130,8 @@ def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) ->
     details: dict[str, Any] = {
         "command": remake.place.command,
         "versions": versions(),
-        "net": config.net.model_dump(mode="json"),
-        "data": config.data.model_dump(mode="json"),
+        **({name: getattr(config, name).model_dump(mode="json") for name in ("net", "data")} if remake.named else {}),
+        "input_shape": list(remake.task.example.shape[1:]),
         "compressor": config.compressor.model_dump(mode="json"),
         "calibration_fingerprint": remake.task.fingerprint,
         "splits": remake.task.record,

@@ -42,7 +42,12 @@ def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> Se
     )
     if not loaded.trained:
         place.watch.note(f"Warning: net {loaded.name} is untrained. Train it with `secateur train` or pass --weights.")
-    task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=config.data.batch_size)
+    splits = splits.normalised(loaded.mean, loaded.std)
+    parts = ("train", "calibration", "search", "test")
+    sizes = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in parts)
+    mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (splits.mean, splits.std))
+    place.watch.note(f"Images: {sizes}; normalised by mean {mean}, std {std}.")
+    task = task_of(splits, batch_size=config.data.batch_size)
     return search_net(loaded.net, task, config, place, name=loaded.name, run=run, named=True)
 
 
@@ -69,6 +74,7 @@ def search_net(
     net = net.to(device).eval()
     targets = parse_targets(config.env.targets)
     original = accuracy_of(net, task)
+    place.watch.note(f"Original net {name}: {original:.4f} on the search split.")
     table = layer_table(net, task.example.to(device), name)
     check_targets(config, table)
     compressor = Compressor(config.compressor)
@@ -79,7 +85,7 @@ def search_net(
     env = CompressionEnv(table, profile, guard, config.env)
     agent = make_agent(config.agent, env, config.loop.episodes, config.loop.seed)
     run = open_run(run, place, config, table, task, original, compressor.cost.original, named=named)
-    remake = Remake(config, task, place)
+    remake = Remake(config, task, place, named)
     tracker = make_tracker(run, place, net, compressor, task)
     with run.lock(), stopped_by_sigterm():
         tracker.start()

@@ -19,6 +19,7 @@ from automl.profile_cache import prepare
 from automl.task import Task, task_of
 from automl.zoo import NetConfig, load_net
 from compressors.compressor import Compressor, CompressorConfig
+from compressors.errors import UserError
 from compressors.grouping import fingerprint, layer_table
 from compressors.policy import CompressionPolicy, units_of
 from compressors.training import DistillConfig, TrainConfig, train
@@ -113,6 +114,11 @@ def remake(
     details = policy.details
     recorded = details.get("threads")
     settle(threads or (recorded if isinstance(recorded, int) and recorded > 0 else None), device)
+    if not ("net" in details or net.get("name")):
+        raise UserError(
+            "The policy was made from Python on a net of its own: name the net (--net package.module:factory) and its "
+            "--weights and --data, or use automl.load_exported(folder, net)."
+        )
     net_config = parse(NetConfig, merge(_section(details, "net"), net), "the policy's net")
     data_config = parse(DataConfig, merge(_section(details, "data"), data), "the policy's data")
     original = load_original(net_config, data_config)

@@ -140,6 +140,11 @@ def task_of(
             record=splits.record,
             fingerprint=_digest(calibration),
         )
+    if not isinstance(splits, Loaders):
+        raise UserError(
+            f"Data must be automl.Loaders(train, calibration, search, test) or come from automl.load_splits, but got "
+            f"{type(splits).__name__}."
+        )
     calibration = tuple(_inputs(splits.calibration))
     test = Accuracy(splits.test) if splits.test is not None and evaluate is None else None
     return Task(

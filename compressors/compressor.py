@@ -149,9 +149,7 @@ class Compressor:
                 self._repaired(net, layer, kept, replace)
         smaller = cut(net, self.table, kept, replace)
         cut_any = not kept.all()
-        again = self.config.batchnorm == "reestimate" or (
-            self.config.batchnorm == "auto" and not self._fits_variance
-        )
+        again = self.config.batchnorm == "reestimate" or (self.config.batchnorm == "auto" and not self._fits_variance)
         if cut_any and again:
             reestimate_batchnorms(smaller, self._calibration)
         widths = {entry.name: Width(entry.weight_bits, entry.activation_bits) for entry in policy.layers}

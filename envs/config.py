@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Mode = Literal["sparsity", "bits", "both"]
 
@@ -40,6 +40,11 @@ class EnvConfig(BaseModel):
     first_last_bits: int | None = Field(default=8, ge=2, le=8)
     reward: str = "accuracy"
     l2_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_is_enough(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> EnvConfig:

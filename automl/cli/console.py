@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -59,32 +62,41 @@ class ConsoleWatch:
 
 
 def front_table(front: Front) -> Table:
-    """The front as a table, against the original net."""
+    """The front against the original net, narrow enough for 80 columns; bops only where bits make them differ."""
     original = front.original
-    table = Table(title="The front", title_justify="left")
-    for name in ("trial", "accuracy: search", "finetuned", "test", "MACs", "of original", "parameters", "of original",
-                 "size", "of original"):  # fmt: skip
-        table.add_column(name, justify="left" if name == "trial" else "right")
-    table.add_row(
-        "original", _percent(original["accuracy_search"]), "", _percent(original["accuracy_test"]),
-        _count(original["macs"]), "", _count(original["params"]), "", _bytes(original["size_bytes"]), "",
-    )  # fmt: skip
-    for member in front.front:
+    bits = any(abs(member.bops / (original["bops"] or 1) - member.macs_ratio) > 1e-3 for member in front.front)
+    table = Table(
+        title="The front: accuracies, and costs against the original",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    names = ("trial", "search", "tuned", "test", "MACs", "params", "size", *(("bops",) if bits else ()))
+    for name in names:
+        table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=True)
+    rows = [(original, None), *((member.model_dump(), member) for member in front.front)]
+    for facts, member in rows:
         table.add_row(
-            member.trial_id, _percent(member.accuracy_search), _percent(member.accuracy_finetuned),
-            _percent(member.accuracy_test), _count(member.macs), f"{member.macs_ratio:.1%}",
-            _count(member.params), _ratio(member.params, original["params"]),
-            _bytes(member.size_bytes), _ratio(member.size_bytes, original["size_bytes"]),
-        )  # fmt: skip
+            member.trial_id if member else "original",
+            _percent(facts["accuracy_search"]),
+            _percent(member.accuracy_finetuned) if member else "",
+            _percent(facts["accuracy_test"]),
+            _cost(facts, original, "macs", _count),
+            _cost(facts, original, "params", _count),
+            _cost(facts, original, "size_bytes", _bytes),
+            *((_cost(facts, original, "bops", _count),) if bits else ()),
+        )
     return table
+
+
+def _cost(facts: Mapping[str, Any], original: Mapping[str, Any], name: str, shown: Callable[[float], str]) -> str:
+    """A cost and its share of the original's."""
+    share = "" if facts is original or not original[name] else f" {facts[name] / original[name]:4.0%}"
+    return f"{shown(facts[name])}{share}"
 
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
-
-
-def _ratio(value: float, whole: float | None) -> str:
-    return f"{value / whole:.1%}" if whole else ""
 
 
 def _count(value: float | None) -> str:
@@ -92,7 +104,7 @@ def _count(value: float | None) -> str:
 
 
 def _bytes(value: float | None) -> str:
-    return scaled(value or 0, (" B", " kB", " MB", " GB"), 1000)
+    return scaled(value or 0, ("B", "kB", "MB", "GB"), 1000)
 
 
 def scaled(value: float, units: tuple[str, ...], base: int) -> str:

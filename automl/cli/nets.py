@@ -39,6 +39,7 @@ def _load(values: dict[str, Any], *, pretrained: bool = True, seed: int | None =
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of initial weights and order."
 )
+@click.option("--force", is_flag=True, help="Write over weights that are there already.")
 @click.option("--distill-from", type=click.Path(path_type=Path), help="Weights of a teacher of the same architecture.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the weights go. [default: NET-DATA.safetensors]")
 @machine_options
@@ -62,12 +63,14 @@ def train_command(**values: Any) -> None:
     device = settle(values.pop("threads"), values.pop("device"))
     settings = {name: values.pop(name) for name in ("epochs", "steps", "lr", "label_smoothing", "weight_decay", "seed")}
     config = parse(TrainConfig, {**settings, "batch_size": values.pop("train_batch_size")})
-    out, teacher_weights = values.pop("out"), values.pop("distill_from")
+    out, teacher_weights, force = values.pop("out"), values.pop("distill_from"), values.pop("force")
     loaded, splits = _load(values, pretrained=False, seed=config.seed)
     out = out or Path(f"{_file_name(loaded.name)}-{_file_name(str(splits.record['data']))}.safetensors")
     if out.suffix.lower() != ".safetensors":
         raise UserError(f"Weights are written as .safetensors, but --out is {str(out)!r}.")
     require_writable(out.parent, f"write the weights {out}")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists, and runs may depend on it: name another file with --out, or pass --force.")
     teacher = None
     if teacher_weights is not None:
         import copy

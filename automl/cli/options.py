@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from compressors.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -15,6 +20,8 @@ _NET = (
         "--net", "net_name", metavar="NAME", help="resnet20, torchvision:NAME, timm:NAME, package.module:factory."
     ),
     click.option("--weights", type=click.Path(path_type=Path), help="Its weights: .pt, .pth, .th or .safetensors."),
+    click.option("--mean", metavar="M,M,M", help="Mean of images in 0..1 that the net was trained with, by channel."),
+    click.option("--std", metavar="S,S,S", help="Standard deviation, likewise."),
     click.option("--num-classes", type=int, help="Outputs of the net. [default: as many as the data has classes]"),
 )
 _DATA = (
@@ -64,6 +71,8 @@ def net_values(values: dict[str, Any]) -> dict[str, Any]:
         "name": values.pop("net_name"),
         "weights": _text(values.pop("weights")),
         "num_classes": values.pop("num_classes"),
+        "mean": _numbers("--mean", values.pop("mean")),
+        "std": _numbers("--std", values.pop("std")),
     }
 
 
@@ -98,3 +107,21 @@ def _anywhere(data: str | None) -> str | None:
 def typed() -> str:
     """The command as the user typed it."""
     return str(click.get_current_context().find_root().obj)
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} must be numbers separated by commas, e.g. 0.5,0.5,0.5, but got {text!r}.") from None
+
+
+def installed(program: str) -> str:
+    """How to call a program that was installed with Secateur: its name, or its path where the name is not found."""
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not beside.exists():
+        return program
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -67,13 +67,20 @@ def write_member(run: Any, chosen: Any, out: Path) -> None:
     original = load_original(config.net, config.data)
     policy, net = load_member(run, chosen.trial_id, original.net, original.compressor)
     made = export(net, original.net, policy, original.compressor, original.example, out)
+    say_exported(chosen, made)
+
+
+def say_exported(chosen: Any, made: Any) -> None:
+    """What was exported and where it lies."""
+    tested = "" if chosen.accuracy_test is None else f", {chosen.accuracy_test:.2%} on the test split"
     click.echo(
         f"Trial {chosen.trial_id}: {made.macs:,} MACs ({chosen.macs_ratio:.1%} of the original), {made.params:,} "
-        f"parameters, {chosen.size_bytes:,} bytes, accuracy {chosen.accuracy_finetuned:.2%} on the search split"
-        + (f", {chosen.accuracy_test:.2%} on the test split." if chosen.accuracy_test is not None else ".")
+        f"parameters, {chosen.size_bytes:,} bytes; accuracy {chosen.accuracy_finetuned:.2%} on the search split"
+        f"{tested}."
     )
     click.echo(
-        f"Export:  {out} (policy.json, model.pt2, model.safetensors; read back, equal to {made.largest_difference:.1e})"
+        f"Export:  {made.folder} (policy.json, model.pt2, model.safetensors; read back, equal to "
+        f"{made.largest_difference:.1e})"
     )
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from automl.cli.options import data_options, data_values, machine_options, net_options, net_values, runs_option, typed
+from automl.cli.options import (
+    data_options,
+    data_values,
+    installed,
+    machine_options,
+    net_options,
+    net_values,
+    runs_option,
+    typed,
+)
 
 
 @click.command("search", short_help="Search how to compress a net.")
@@ -195,11 +204,10 @@ def _distill(values: dict[str, Any], finetune: Any) -> dict[str, Any] | None:
 def _finish(result: Any, place: Any, export_to: Path | None) -> None:
     _print(result.result)
     if export_to is not None:
-        made = result.export(export_to)
-        click.echo(
-            f"Export:  {made.folder} (policy.json, model.pt2, model.safetensors; read back, equal to "
-            f"{made.largest_difference:.1e})"
-        )
+        from automl.cli.results import say_exported
+
+        chosen = result.best()
+        say_exported(chosen, result.export(export_to, trial_id=chosen.trial_id))
     _say_more(result.run, result.reports, place, result.result, export_to)
 
 
@@ -220,12 +228,13 @@ def _say_more(run: Any, reports: list[Path], place: Any, front: Any, export_to: 
     uri = place.tracking_uri or default_uri(run.folder.parent)
     if place.track:
         served = uri.startswith(("http://", "https://"))
-        opened = uri if served else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+        opened = uri if served else shlex.join([installed("mlflow"), "ui", "--backend-store-uri", uri])
         click.echo(f"MLflow:  {opened}  (experiment {run.search_id})")
     if export_to is None:
         # Rounded up, so that the ratio finds the member that it came from.
         ratio = f"{front.best().macs_ratio + 0.005:.2f}"
-        command = ["secateur", "export", str(run.folder), "--max-macs", ratio, "--out", "export"]
+        command = [installed("secateur"), "export", str(run.folder), "--max-macs", ratio, "--out", "export"]
         click.echo(f"Next:    {shlex.join(command)}")
     else:
-        click.echo("Next:    secateur search with --target macs=0.3..0.8, or with --mode both --target size=0.1")
+        program = installed("secateur")
+        click.echo(f"Next:    {program} search --net resnet20 --weights FILE --data parquet:FOLDER --target macs=0.5")

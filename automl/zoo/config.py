@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 
@@ -16,6 +17,9 @@ class NetConfig(BaseModel):
         name: One of our own (`resnet20`, ...), `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
         weights: File with its weights; None: the committed ones where there are some, else untrained.
         num_classes: Outputs of the net; None: as many as the data has classes.
+        mean: Normalisation that the net was trained with, of images in 0..1, one number for each channel; None: what
+            is known of the net, else the data's.
+        std: Likewise; given together with `mean`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +27,14 @@ class NetConfig(BaseModel):
     name: str = "resnet8_digits"
     weights: Path | None = None
     num_classes: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> NetConfig:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std must be given together, with one number for each channel")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

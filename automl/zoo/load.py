@@ -62,14 +62,19 @@ def load_net(
         source, trained = f"{source}, committed weights", True
     net = net.cpu().eval()
     _try(net, config.name, input_shape, num_classes)
-    fits = made.mean is not None and len(made.mean) == in_channels
+    mean, std = (config.mean, config.std) if config.mean is not None else (made.mean, made.std)
+    if config.mean is not None and len(config.mean) != in_channels:
+        raise UserError(
+            f"mean and std must have {in_channels} numbers, one for each channel, but got {len(config.mean)}."
+        )
+    fits = mean is not None and len(mean) == in_channels
     return LoadedNet(
         net=net,
         name=config.name,
         input_shape=input_shape,
         num_classes=classes,
-        mean=made.mean if fits else None,
-        std=made.std if fits else None,
+        mean=mean if fits else None,
+        std=std if fits else None,
         source=source,
         licence=made.licence,
         trained=trained,
