@@ -25,6 +25,8 @@ from compressors.errors import UserError
 
 WEIGHTS = CHECKPOINTS / "resnet8_digits.safetensors"
 
+FACTS = {"Images:", "Original", "Calibration:", "Profile:", "Search:", "Finetuning"}
+
 
 def search(runs: Path, *more: object) -> Done:
     return secateur("search", *SMALL, "--runs", runs, *more)
@@ -53,14 +55,14 @@ def test_search_as_typed_says_all_that_is_promised_and_nothing_else(tmp_path):
     given = [item for item in SMALL if item != "--no-track"]
     done = run("search", *given, "--name", "first", "--export", "out", cwd=tmp_path)
     assert done.code == 0, done.err
-    for word in ("The front", "original", "accuracy: search", "test", "MACs", "parameters", "size"):
+    for word in ("The front", "original", "search", "tuned", "test", "MACs", "params", "size"):
         assert word in done.out
     starts = [line.split()[0] for line in done.out.splitlines()[-4:]]
     assert starts == ["Export:", "Report:", "MLflow:", "Next:"]
     assert (tmp_path / "runs/first/report.html").stat().st_size > 1000
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"policy.json", "model.pt2", "model.safetensors"}
-    # Progress alone on standard error, whatever libraries have to say.
-    assert {line.split()[0] for line in done.err.splitlines()} <= {"Calibration:", "Profile:", "Search:", "Finetuning"}
+    # Facts and progress alone on standard error, whatever libraries have to say.
+    assert {line.split()[0] for line in done.err.splitlines()} <= FACTS
 
 
 def test_front_as_table_and_as_json(finished):
@@ -567,3 +569,19 @@ def test_errors_of_our_own_are_one_line_even_if_their_text_is_not(monkeypatch, r
 def test_runs_are_whole_folders(finished, tmp_path):
     shutil.move(finished.folder, tmp_path / "elsewhere")
     assert secateur("front", tmp_path / "elsewhere").code == 0
+
+
+def test_normalisation_of_a_net_can_be_given(runs):
+    done = search(runs, "--name", "a", "--mean", "0.5", "--std", "0.25")
+    assert done.code == 0 and "normalised by mean 0.500, std 0.250" in done.err
+    refused(search(runs, "--mean", "0.5"), "mean and std must be given together")
+    refused(search(runs, "--mean", "0.5,0.5", "--std", "0.5,0.5"), "must have 1 numbers")
+    refused(search(runs, "--mean", "half", "--std", "1"), "numbers separated by commas")
+
+
+def test_weights_are_not_written_over_unasked(tmp_path):
+    out = tmp_path / "mine.safetensors"
+    given = ("train", "--net", "resnet8_digits", "--data", "digits", "--steps", "1", "--threads", "1", "--out", out)
+    assert secateur(*given).code == 0
+    refused(secateur(*given), "exists", "--force")
+    assert secateur(*given, "--force").code == 0

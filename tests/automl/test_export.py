@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+import automl
 from automl.candidate import for_inference
 from automl.export import export
 from automl.profile_cache import prepare
@@ -128,3 +129,18 @@ def test_full_disk_is_one_line(made, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.export, "save", full)
     with pytest.raises(UserError, match=r"Cannot write .*model.pt2"):
         export(candidate, net, policy, compressor, inputs[:4], tmp_path)
+
+
+@pytest.mark.parametrize("bits", [32, 3])
+def test_an_export_folder_becomes_a_module_again(made, tmp_path, bits):
+    net, compressor, inputs = made
+    candidate, policy = smaller(made, bits)
+    export(candidate, net, policy.with_details(input_shape=[3, 9, 9]), compressor, inputs[:4], tmp_path)
+    again = automl.load_exported(tmp_path, net)
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs), candidate(inputs), rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"this net .* has"):
+        automl.load_exported(tmp_path, Small().eval())
+    policy.save(tmp_path / "policy.json")
+    with pytest.raises(UserError, match=r"details\.input_shape"):
+        automl.load_exported(tmp_path, net)
