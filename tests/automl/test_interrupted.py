@@ -89,3 +89,21 @@ def test_stopped_while_the_front_is_finetuned(runs, whole, how):
     before = finished.read_bytes()
     resumed_like(run, whole)
     assert finished.read_bytes() == before  # not finetuned again
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(whole, tmp_path):
+    """Kills every couple of episodes, until the search is through."""
+    runs = tmp_path / "runs"
+    run, _ = stop(runs, signal.SIGKILL, lambda run: lines(run) >= 2)
+    for _ in range(4):
+        begun = lines(run)
+        process = start("resume", run.folder, "--no-track", "--threads", "1", cwd=tmp_path)
+        while lines(run) < begun + 3 and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        process.communicate(timeout=60)
+    assert secateur("resume", run.folder, "--no-track", "--threads", "1").code == 0
+    assert ledger(run) == ledger(whole)
+    assert facts(run) == facts(whole)
