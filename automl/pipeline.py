@@ -11,10 +11,10 @@ from torch import nn
 from agents.registry import make_agent
 from automl.candidate import Evaluator
 from automl.config import SearchConfig
-from automl.data import load_splits
 from automl.episode import Guarded, Player
 from automl.executor import InlineExecutor
 from automl.finetuning import finetune_front
+from automl.loading import load_named
 from automl.open_run import Remake, describe, open_run
 from automl.place import Place, settle, write_reports
 from automl.preflight import check_config, check_place, check_targets
@@ -24,7 +24,6 @@ from automl.runs import Run
 from automl.search_loop import SearchInterrupted, search, stopped_by_sigterm
 from automl.task import Task, task_of
 from automl.tracked import make_tracker
-from automl.zoo import load_net
 from compressors.compressor import Compressor
 from compressors.errors import UserError
 from compressors.grouping import layer_table
@@ -36,13 +35,9 @@ def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> Se
     """A search on a net and data given by name; `run` goes on with an earlier one."""
     check_config(config)
     check_place(place, run)
-    splits = load_splits(config.data)
-    loaded = load_net(
-        config.net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
-    )
+    loaded, splits = load_named(config.net, config.data)
     if not loaded.trained:
         place.watch.note(f"Warning: net {loaded.name} is untrained. Train it with `secateur train` or pass --weights.")
-    splits = splits.normalised(loaded.mean, loaded.std)
     parts = ("train", "calibration", "search", "test")
     sizes = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in parts)
     mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (splits.mean, splits.std))

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from automl.candidate import for_inference
 from automl.config import merge, parse
-from automl.data import DataConfig, load_splits
+from automl.data import DataConfig
 from automl.export import export
 from automl.files import require_writable
+from automl.loading import load_named
 from automl.place import settle, versions
 from automl.profile_cache import prepare
 from automl.task import Task, task_of
-from automl.zoo import NetConfig, load_net
+from automl.zoo import NetConfig
 from compressors.compressor import Compressor, CompressorConfig
 from compressors.errors import UserError
 from compressors.grouping import fingerprint, layer_table
@@ -51,11 +52,8 @@ def load_original(net: NetConfig, data: DataConfig, compressor: CompressorConfig
     Raises:
         UserError: Bad input, in one line.
     """
-    splits = load_splits(data)
-    loaded = load_net(
-        net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
-    )
-    task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=data.batch_size)
+    loaded, splits = load_named(net, data)
+    task = task_of(splits, batch_size=data.batch_size)
     table = layer_table(loaded.net, task.example, loaded.name)
     made = Compressor(compressor)
     if compressor is not None:

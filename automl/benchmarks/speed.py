@@ -15,10 +15,9 @@ from torch import nn
 from agents.registry import make_agent
 from automl.candidate import Evaluator, for_inference
 from automl.config import SearchConfig
-from automl.data import load_splits
 from automl.episode import Guarded, Player, play
+from automl.loading import load_named
 from automl.task import Accuracy, Task, task_of
-from automl.zoo import load_net
 from compressors.compressor import Compressor
 from compressors.grouping import layer_table
 from envs.compression import CompressionEnv
@@ -67,11 +66,8 @@ def measure(config: SearchConfig, progress: Callable[[str, int, int], None] | No
         config: The search.
         progress: Called with the net, episodes done and in all.
     """
-    splits = load_splits(config.data)
-    loaded = load_net(
-        config.net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:]
-    )
-    task = task_of(splits.normalised(loaded.mean, loaded.std), batch_size=config.data.batch_size)
+    loaded, splits = load_named(config.net, config.data)
+    task = task_of(splits, batch_size=config.data.batch_size)
     begun = time.perf_counter()
     table = layer_table(loaded.net, task.example, loaded.name)
     table_s = time.perf_counter() - begun

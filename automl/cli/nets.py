@@ -13,18 +13,14 @@ from automl.cli.options import data_options, data_values, machine_options, net_o
 def _load(values: dict[str, Any], *, pretrained: bool = True, seed: int | None = None) -> tuple[Any, Any]:
     """The net and the data that options name."""
     from automl.config import parse
-    from automl.data import DataConfig, load_splits
-    from automl.zoo import NetConfig, load_net
+    from automl.data import DataConfig
+    from automl.loading import load_named
+    from automl.zoo import NetConfig
 
     given_net = {name: value for name, value in net_values(values).items() if value is not None}
     given_data = {name: value for name, value in data_values(values).items() if value is not None}
     net, data = parse(NetConfig, given_net), parse(DataConfig, given_data)
-    splits = load_splits(data)
-    loaded = load_net(
-        net, in_channels=splits.image_shape[0], num_classes=splits.num_classes, image_size=splits.image_shape[1:],
-        pretrained=pretrained, seed=data.seed if seed is None else seed,
-    )  # fmt: skip
-    return loaded, splits.normalised(loaded.mean, loaded.std)
+    return load_named(net, data, pretrained=pretrained, seed=data.seed if seed is None else seed)
 
 
 @click.command("train", short_help="Train or finetune a net.")

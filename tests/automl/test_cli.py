@@ -390,13 +390,13 @@ def test_factories(body, words, tmp_path, runs, monkeypatch):
 
 
 def test_a_taken_name_is_refused_before_anything_is_measured(finished, monkeypatch):
-    monkeypatch.setattr("automl.pipeline.load_splits", lambda *_: pytest.fail("loaded data"))
+    monkeypatch.setattr("automl.loading.load_splits", lambda *_: pytest.fail("loaded data"))
     refused(search(finished.folder.parent, "--name", "done"), "exists", "secateur resume")
 
 
 @pytest.mark.parametrize("option", ["--export", "--runs"])
 def test_places_that_cannot_be_written_are_refused_before_the_search(option, tmp_path, runs, monkeypatch):
-    monkeypatch.setattr("automl.pipeline.load_splits", lambda *_: pytest.fail("loaded data"))
+    monkeypatch.setattr("automl.loading.load_splits", lambda *_: pytest.fail("loaded data"))
     (tmp_path / "file").write_text("")
     refused(search(runs, option, tmp_path / "file/below"), str(tmp_path / "file/below"), "Not a directory")
 
@@ -518,7 +518,7 @@ def test_out_of_memory_is_one_line(monkeypatch, runs):
     def out(*_):
         raise MemoryError
 
-    monkeypatch.setattr("automl.pipeline.load_splits", out)
+    monkeypatch.setattr("automl.loading.load_splits", out)
     refused(search(runs), "Out of memory", "--search-images")
 
 
@@ -526,7 +526,7 @@ def test_ctrl_c_before_the_search_began(monkeypatch, runs, finished):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("automl.pipeline.load_splits", interrupt)
+    monkeypatch.setattr("automl.loading.load_splits", interrupt)
     refused(search(runs, "--name", "a"), "Interrupted")
     finished.front.unlink()
     refused(secateur("resume", finished.folder), "Interrupted", f"secateur resume {finished.folder}")
@@ -562,7 +562,7 @@ def test_errors_of_our_own_are_one_line_even_if_their_text_is_not(monkeypatch, r
     def fail(*_):
         raise UserError("first\nsecond")
 
-    monkeypatch.setattr("automl.pipeline.load_splits", fail)
+    monkeypatch.setattr("automl.loading.load_splits", fail)
     assert refused(search(runs)) == "Error: first second"
 
 
