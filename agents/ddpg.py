@@ -1,254 +1,148 @@
-"""DDPG: Stable-Baselines3's learner inside the search's protocol.
+"""DDPG: an actor and a critic that learn from what was tried and from what is imagined.
 
-Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016; used for layer-wise compression by
-He et al., AMC, ECCV 2018. What differs from AMC: the executed action is what is learned from, the target is part of
-the observation, returns are scaled, and the first episodes are played by plans from the profile.
+Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016; used for layer-wise compression by He
+et al., AMC, ECCV 2018. An evaluation takes seconds and an imagined episode milliseconds, so most of what this agent
+does is imagined: a surrogate of the accuracy (Sutton 1991, Dyna) weighs the actor's plans and their neighbours before
+one of them is evaluated, and rewards episodes that are never evaluated.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from stable_baselines3 import DDPG
-from stable_baselines3.common.logger import Logger
 
-from agents.actor import ActorBehaviour, Weights, actor_weights
+from agents.actor import ActorBehaviour, Weights
+from agents.batch import PlanBatch
 from agents.config import DDPGConfig
-from agents.noise import sigma_at
-from agents.protocol import AgentState, Behaviour, Rollout, check_episode, check_next, check_state
-from agents.replay import Replay
-from agents.warmup import warmup_behaviour
-from compressors.errors import UserError
-from compressors.threads import single_threaded
+from agents.learner import Learner, ddpg_learner
+from agents.offpolicy import NoisyAgent
+from agents.planner import PlannedByModel
+from agents.protocol import AgentState, Behaviour, Rollout
+from agents.surrogate import Surrogate
+from compressors.layers import Ints
 from envs.compression import CompressionEnv
+from envs.rehearsal import Rehearsal, rehearse
+from envs.reward import REWARDS, Finish
+from envs.target import limit, sample_targets
 
-_REPLAY_STREAM = 1
-_WEIGHT_STREAM = 2
+_FEWEST = 5
+_MOST = 300
+_IMAGINATION_STREAM = 3
 
 
-class DDPGAgent:
-    """Learns one actor for all targets of a search.
-
-    Attributes:
-        name: `ddpg`.
-        config: Settings.
-        warmup: Episodes that are played by plans.
-    """
+class DDPGAgent(NoisyAgent[DDPGConfig]):
+    """Learns with DDPG, guided by a surrogate."""
 
     name = "ddpg"
 
     def __init__(self, config: DDPGConfig, env: CompressionEnv, episodes: int, seed: int) -> None:
-        """Makes a fresh agent.
+        super().__init__(config, env, episodes, seed)
+        self._env = env
+        self._seed = seed
+        self._batch = PlanBatch.of(env)
+        self._choices: list[Ints] = []
+        self._accuracies: list[float] = []
+        self._fitted: tuple[int, Surrogate] | None = None
 
-        Args:
-            config: Settings.
-            env: Only its spaces are read.
-            episodes: Length of the search, for the noise.
-            seed: Seed of the search.
-        """
-        self.config = config
-        self.warmup = min(config.warmup_episodes, episodes // 4)
-        self._episodes = episodes
-        self._learned = 0
-        self._mean = 0.0
-        self._square = 0.0
-        self._weight = 0.0
-        self._issued: dict[int, tuple[int, float]] = {}  # by episode: version of the actor, sigma
-        self._versions: dict[int, Weights] = {}
-        self._replay = Replay(config.buffer_size, env.observation_space, env.action_space, [seed, _REPLAY_STREAM])
-        with _own_torch_randomness(seed):
-            self._model = _Learner(config, env, self._replay)
-
-    def behaviour(self, episode: int) -> Behaviour:
-        """A plan during the warm-up, then the actor of now with the episode's noise."""
-        check_episode(self.name, self._learned, episode)
-        if episode < self.warmup:
-            return warmup_behaviour(episode)
-        if episode not in self._issued:
-            last, config = self._episodes - 1, self.config
-            sigma = sigma_at(episode, self.warmup, last, config.noise_start, config.noise_end)
-            self._issued[episode] = (self._learned, sigma)
-            if self._learned not in self._versions:
-                self._versions[self._learned] = actor_weights(self._model.actor.state_dict())
-        version, sigma = self._issued[episode]
-        return ActorBehaviour(self._versions[version], sigma)
+    def _make_learner(self, env: CompressionEnv, seed: int) -> Learner:
+        return ddpg_learner(self.config, env, self._replay, seed)
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Remembers the episode and makes gradient steps.
+        """Remembers the episode, imagines others, and makes gradient steps."""
+        if rollout.episode == 0 and self.config.pretrain_episodes:
+            self._pretrain()
+        return super().learn(rollout)
 
-        Returns:
-            `actor_loss`, `critic_loss` and `baseline`, as far as there are any.
-        """
-        check_next(self.name, self._learned, rollout)
-        self._learned += 1
-        self._forget(rollout.episode)
-        self._remember(rollout)
-        figures = {"baseline": self._replay.offset}
-        if self._replay.size() >= min(self.config.batch_size, self.config.buffer_size):
-            wanted = math.ceil(self.config.gradient_steps * len(rollout.actions))
-            steps = min(max(wanted, self.config.min_gradient_steps), self.config.max_gradient_steps)
-            with single_threaded(), _own_torch_randomness(None):
-                figures |= self._model.fit(steps)
-        return figures
+    def _behave(self, weights: Weights, sigma: float, version: int) -> Behaviour:
+        actor = ActorBehaviour(weights, sigma)
+        if not self.config.surrogate or version < _FEWEST:
+            return actor
+        known = np.stack(self._choices[max(0, version - _MOST) : version])
+        return PlannedByModel(self.config, self._surrogate(version), known, actor)
+
+    def _surrogate(self, version: int) -> Surrogate:
+        """What the first `version` trials teach."""
+        if self._fitted is None or self._fitted[0] != version:
+            rows = slice(max(0, version - _MOST), version)
+            features = self._batch.features(np.stack(self._choices[rows]))
+            self._fitted = version, Surrogate.fit(features, np.array(self._accuracies[rows]))
+        return self._fitted[1]
+
+    def _remember(self, rollout: Rollout) -> None:
+        super()._remember(rollout)
+        choices = [self._env.space.point(action) for action in rollout.actions]
+        self._choices.append(self._batch.choices((np.stack(choices)[None] + 1) / 2)[0])
+        self._accuracies.append(rollout.outcome.accuracy)
+        if self.config.relabel:
+            self._relabel(rollout)
+        if self.config.imagined_episodes and self._learned >= _FEWEST and self._env.config.reward != "front":
+            self._imagine(rollout)
+
+    def _relabel(self, rollout: Rollout) -> None:
+        """Remembers the episode under another target of the search that it meets too (Andrychowicz et al. 2017)."""
+        original, rng = self._env.costs.original, self._rng(rollout.episode, 0)
+        limits = {}
+        for target in self._env.targets:
+            low = max(limit(target.kind, target.low, original), rollout.outcome.costs.of(target.kind))
+            high = limit(target.kind, target.high, original)
+            limits[target.kind] = int(rng.integers(low, high + 1))
+        if limits == rollout.outcome.limits:
+            return
+        again = rehearse(self._env, lambda step, _: rollout.actions[step], limits)
+        self._store(again.observations, again.actions, again.rewards, rollout.outcome.rewards["terminal"])
+
+    def _imagine(self, rollout: Rollout) -> None:
+        """Remembers episodes of the actor of now, with the accuracy that the surrogate gives them."""
+        actor = ActorBehaviour(self._model.weights(), self._sigma(rollout.episode))
+        surrogate, rng = self._surrogate(self._learned), self._rng(rollout.episode, 1)
+        for _ in range(self.config.imagined_episodes):
+            played = self._rehearsed(actor, rollout.outcome.limits, rng)
+            guess = float(surrogate.predict(self._batch.features(np.array(played.choices)[None]))[0][0])
+            terminal = REWARDS[self._env.config.reward](self._finish(played, guess))
+            self._store(played.observations, played.actions, played.rewards, terminal)
+
+    def _pretrain(self) -> None:
+        """Learns to keep the profile's errors small before anything is evaluated, then forgets the episodes."""
+        targets = self._env.targets
+        for index in range(self.config.pretrain_episodes):
+            rng = self._rng(index, 2)
+            values = sample_targets(targets, index, self._seed)
+            limits = {kind: limit(kind, value, self._env.costs.original) for kind, value in values.items()}
+            actor = ActorBehaviour(self._model.weights(), self.config.noise_start)
+            played = self._rehearsed(actor, limits, rng)
+            error = float(self._batch.errors(np.array(played.choices)[None]).sum())
+            self._follow(-error)
+            self._store(played.observations, played.actions, played.rewards, -error)
+            self._fit(self.config.min_gradient_steps)
+        self._replay.clear()
+        self._mean = self._square = self._weight = 0.0
+
+    def _rehearsed(self, actor: ActorBehaviour, limits: Mapping[str, int], rng: np.random.Generator) -> Rehearsal:
+        return rehearse(self._env, lambda _, observation: actor.act(observation, self._env, rng), limits)
+
+    def _finish(self, played: Rehearsal, accuracy: float) -> Finish:
+        costs = self._env.costs.of(self._env.space.allocate(played.choices))
+        return Finish(accuracy, costs.flops, (1.0, accuracy))
+
+    def _rng(self, episode: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, episode, _IMAGINATION_STREAM, purpose])
 
     def state(self) -> AgentState:
-        """Actor, critic, their targets and optimizers, replay, baseline, random stream, issued behaviours."""
-        arrays = {f"replay/{name}": array for name, array in self._replay.arrays().items()}
-        arrays |= self._model.arrays()
-        for version, weights in self._versions.items():
-            arrays |= {f"actors/{version}/{index}": weight.copy() for index, weight in enumerate(weights)}
-        meta = {
-            "agent": self.name,
-            "learned": self._learned,
-            "moments": [self._mean, self._square, self._weight],
-            "issued": [[episode, version, sigma] for episode, (version, sigma) in self._issued.items()],
-            "replay": self._replay.meta(),
-            "updates": self._model.updates,
+        """What every off-policy agent keeps, and the trials that the surrogate learns from."""
+        found = super().state()
+        steps = len(self._env.space)
+        arrays: dict[str, NDArray[Any]] = {
+            "surrogate/choices": np.array(self._choices, dtype=np.int64).reshape(-1, steps, 3),
+            "surrogate/accuracies": np.array(self._accuracies, dtype=np.float64),
         }
-        return AgentState(arrays, meta)
+        return AgentState(found.arrays | arrays, found.meta)
 
     def load_state(self, state: AgentState) -> None:
         """Takes over a state."""
-        check_state(self.name, state)
-        meta = state.meta
-        self._replay.load(_under(state.arrays, "replay/"), meta["replay"])
-        self._model.load_arrays(state.arrays, int(meta["updates"]))
-        self._learned = int(meta["learned"])
-        self._mean, self._square, self._weight = (float(value) for value in meta["moments"])
-        self._issued = {int(episode): (int(version), float(sigma)) for episode, version, sigma in meta["issued"]}
-        self._versions = {}
-        for version in {version for version, _ in self._issued.values()}:
-            found = _under(state.arrays, f"actors/{version}/")
-            self._versions[version] = tuple(found[str(index)].copy() for index in range(len(found)))
-
-    def _forget(self, episode: int) -> None:
-        """Drops the behaviour of an episode that is over, and actors that nobody plays any more."""
-        self._issued.pop(episode, None)
-        used = {version for version, _ in self._issued.values()}
-        self._versions = {version: weights for version, weights in self._versions.items() if version in used}
-
-    def _remember(self, rollout: Rollout) -> None:
-        steps = len(rollout.actions)
-        terminal = rollout.outcome.rewards["terminal"]
-        rewards = rollout.rewards.astype(np.float64)
-        shares, dones = np.zeros(steps), np.zeros(steps)
-        dones[-1] = 1
-        if self.config.credit == "terminal":
-            shares[-1] = 1
-        elif self.config.credit == "spread":
-            shares[:] = 1 / steps
-            rewards[-1] -= terminal
-            rewards += terminal / steps
-        else:
-            shares[:], dones[:] = 1, 1
-            rewards[:] = rewards.sum()
-        self._follow(terminal)
-        as_float32 = (array.astype(np.float32) for array in (rewards, shares, dones))
-        self._replay.add_episode(rollout.observations, rollout.actions, *as_float32)
-
-    def _follow(self, terminal: float) -> None:
-        """Moves the baseline; early averages are corrected for their short memory, as Adam does."""
-        decay = self.config.baseline_decay
-        self._mean = decay * self._mean + (1 - decay) * terminal
-        self._square = decay * self._square + (1 - decay) * terminal**2
-        self._weight = decay * self._weight + (1 - decay)
-        mean = self._mean / self._weight
-        self._replay.offset = mean
-        if self.config.scale_reward:
-            deviation = math.sqrt(max(self._square / self._weight - mean**2, 0.0))
-            # Below this the differences are the evaluation's noise, not worth magnifying.
-            self._replay.scale = max(deviation, 0.01 * max(abs(mean), 1e-3))
-
-
-class _Learner(DDPG):
-    """Stable-Baselines3's DDPG without an env of its own, and with two learning rates."""
-
-    def __init__(self, config: DDPGConfig, env: CompressionEnv, replay: Replay) -> None:
-        super().__init__(
-            "MlpPolicy",
-            None,  # type: ignore[arg-type]  # the same way in which the library's own `load` begins
-            batch_size=config.batch_size,
-            tau=config.tau,
-            gamma=config.gamma,
-            # The fused optimizer takes a fifth off the time of a step.
-            policy_kwargs={"net_arch": list(config.net_arch), "optimizer_kwargs": {"fused": True}},
-            device="cpu",
-            _init_setup_model=False,
-        )
-        self.rates = (config.actor_learning_rate, config.critic_learning_rate)
-        self.observation_space, self.action_space = env.observation_space, env.action_space
-        self.n_envs = 1
-        self.replay_buffer = replay
-        self._setup_model()
-        self.set_logger(Logger(None, []))
-
-    @property
-    def updates(self) -> int:
-        """Gradient steps so far."""
-        return int(self._n_updates)
-
-    def fit(self, steps: int) -> dict[str, float]:
-        """Makes gradient steps; the losses."""
-        self.train(gradient_steps=steps, batch_size=self.batch_size)
-        values: Mapping[str, Any] = self.logger.name_to_value
-        return {name: float(values[f"train/{name}"]) for name in ("actor_loss", "critic_loss")}
-
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Copies of all weights and optimizer states."""
-        found = {f"policy/{name}": value.detach().numpy().copy() for name, value in self.policy.state_dict().items()}
-        for who, optimizer in (("actor", self.actor.optimizer), ("critic", self.critic.optimizer)):
-            for index, state in optimizer.state_dict()["state"].items():
-                found |= {
-                    f"{who}_optimizer/{index}/{name}": value.detach().numpy().copy() for name, value in state.items()
-                }
-        return found
-
-    def load_arrays(self, arrays: Mapping[str, NDArray[Any]], updates: int) -> None:
-        """Takes over weights and optimizer states.
-
-        Raises:
-            UserError: They are of another architecture.
-        """
-        weights = {name: torch.from_numpy(np.array(value)) for name, value in _under(arrays, "policy/").items()}
-        try:
-            self.policy.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(
-                "The checkpoint's actor and critic do not fit; resume with the net_arch, mode and version of the "
-                f"search that wrote it ({' '.join(str(error).split())[:160]})."
-            ) from None
-        for who, optimizer in (("actor", self.actor.optimizer), ("critic", self.critic.optimizer)):
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for path, value in _under(arrays, f"{who}_optimizer/").items():
-                index, name = path.split("/")
-                state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(value))
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self._n_updates = updates
-
-
-def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-@contextmanager
-def _own_torch_randomness(seed: int | None) -> Iterator[None]:
-    """Leaves torch's global random stream as it was; inside it starts from `seed` where one is given."""
-    before = torch.get_rng_state()
-    if seed is not None:
-        torch.default_generator.manual_seed(int(np.random.default_rng([seed, _WEIGHT_STREAM]).integers(2**31)))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
+        super().load_state(state)
+        self._choices = list(state.arrays["surrogate/choices"].copy())
+        self._accuracies = state.arrays["surrogate/accuracies"].tolist()
+        self._fitted = None

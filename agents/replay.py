@@ -71,6 +71,10 @@ class Replay(ReplayBuffer):
             rewards=torch.from_numpy(rewards.astype(np.float32)[:, None]),
         )
 
+    def clear(self) -> None:
+        """Forgets all transitions, the baseline and the scale; the random stream goes on."""
+        self.pos, self.full, self.offset, self.scale = 0, False, 0.0, 1.0
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of what is filled."""
         rows = self.size()

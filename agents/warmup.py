@@ -28,6 +28,6 @@ def warmup_behaviour(episode: int) -> PlannedBehaviour:
     """The behaviour of a warm-up episode: the profile's own plan first, then random and jittered ones in turn."""
     if episode == 0:
         return PlannedBehaviour("even", plan_even)
-    if episode % 2:
+    if episode % 4 == 3:
         return PlannedBehaviour("random", plan_random)
     return PlannedBehaviour("spread", plan_spread)

@@ -75,7 +75,7 @@ class Archive:
         return record.costs[key] / self.original[key]
 
     def add(self, record: TrialRecord) -> bool:
-        """Takes in a trial and says whether it changed the front. Failed trials never do."""
+        """Takes in a trial and says whether it changed the front. Failed and stopped trials never do."""
         self.records.append(record)
         if record.status != "done":
             return False

@@ -35,12 +35,12 @@ class Guarded:
         self.floor = 0.0 if original >= 0 else 10 * original
         self.failure = ""
 
-    def __call__(self, allocation: Allocation, seed: int) -> Evaluation:
+    def __call__(self, allocation: Allocation, seed: int, bar: float) -> Evaluation:
         """Evaluates, at the floor where that fails."""
         self.failure = ""
         begun = time.perf_counter()
         try:
-            found = self.evaluate(allocation, seed)
+            found = self.evaluate(allocation, seed, bar)
         except UserError:
             raise
         except Exception as error:
@@ -122,7 +122,8 @@ def make_record(played: Played, target: Mapping[str, float], seconds: Mapping[st
         l2=float(outcome.l2),
         reward=float(rollout.rewards.sum(dtype="float64")),
         behaviour=rollout.behaviour,
-        status="failed" if played.failure else "done",
+        status="failed" if played.failure else "done" if outcome.complete else "stopped",
         error=played.failure,
+        images=outcome.images,
         seconds={"rollout": max(0.0, played.seconds - sum(phases.values())), **phases, **seconds},
     )

@@ -84,24 +84,39 @@ class Accuracy:
         if not self.batches:
             raise UserError("Accuracy needs at least one batch of (inputs, labels) to judge a net on, but got none.")
 
+    @property
+    def images(self) -> int:
+        """How many inputs there are."""
+        return sum(len(labels) for _, labels in self.batches)
+
     def __call__(self, net: nn.Module) -> float:
         """Accuracy in 0..1, or NaN where an output is not finite; the net is left in evaluation mode."""
         net.eval()
-        device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
         right = total = 0
         with torch.inference_mode():
             for inputs, labels in self.batches:
-                outputs = net(inputs.to(device))
-                if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-                    raise UserError(
-                        "Accuracy needs a net that returns one tensor of class scores (N, classes): for other nets "
-                        "pass your own `evaluate`."
-                    )
-                if not bool(torch.isfinite(outputs).all()):
+                scores = self.scores(net, inputs)
+                if scores is None:
                     return float("nan")
-                right += int((outputs.argmax(1) == labels.to(device)).sum())
+                right += int((scores.argmax(1) == labels.to(scores.device)).sum())
                 total += len(labels)
         return right / total
+
+    @staticmethod
+    def scores(net: nn.Module, inputs: Tensor) -> Tensor | None:
+        """The net's scores for each class, `(N, classes)`, or None where one is not finite.
+
+        Raises:
+            UserError: The net gives something else.
+        """
+        device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+        outputs = net(inputs.to(device))
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            raise UserError(
+                "Accuracy needs a net that returns one tensor of class scores (N, classes): for other nets "
+                "pass your own `evaluate`."
+            )
+        return outputs if bool(torch.isfinite(outputs).all()) else None
 
 
 def task_of(

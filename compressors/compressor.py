@@ -22,14 +22,13 @@ from compressors.profiling import blocks, build_profile
 from compressors.quantize.bake import bake_weights
 from compressors.quantize.modules import Width, quantize_net
 from compressors.repair import REPAIRS
+from compressors.repair.base import LEAST_EXPLAINED
 from compressors.select import SELECTORS
+from compressors.sequential import Sequential
 from compressors.slicing import cut, keep_mask
 from compressors.statistics import LayerStatistics, Statistics, can_take_intercept, gather_statistics
 
 _CACHE_BYTES = 256 << 20
-
-_LEAST_EXPLAINED = 0.05
-"""A channel that is all but lost is not blown up from noise."""
 
 
 class CompressorConfig(BaseModel):
@@ -39,9 +38,11 @@ class CompressorConfig(BaseModel):
         order: Which channels go first: a name in `SELECTORS`.
         repair: How what is left makes up for it: a name in `REPAIRS`.
         batchnorm: `keep` the running statistics, `reestimate` them on calibration images, or `auto`: after a
-            least-squares repair the variance of the fitted outputs, which is known without running the net; otherwise
+            least-squares or sequential repair the variance of the fitted outputs, which the fit knows; otherwise
             re-estimate.
         rows: About how many positions of the calibration images are sampled for each layer.
+        sequential_images: How many calibration images the sequential repair runs through each candidate; fewer where
+            feature maps are large.
         memory_mib: Bound on all second moments together, in MiB.
         seed: Seeds the sampled positions and random orders.
     """
@@ -52,6 +53,7 @@ class CompressorConfig(BaseModel):
     repair: str = "least_squares"
     batchnorm: str = Field(default="auto", pattern="^(auto|keep|reestimate)$")
     rows: int = Field(default=20_000, ge=100)
+    sequential_images: int = Field(default=256, ge=1)
     memory_mib: int = Field(default=2048, ge=0)
     seed: int = Field(default=0, ge=0)
 
@@ -76,6 +78,7 @@ class Compressor:
         self._calibration: Sequence[Tensor] = ()
         self._solved: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor, Tensor]] = OrderedDict()
         self._solved_bytes = 0
+        self._sequential: Sequential | None = None
 
     def measure(
         self,
@@ -109,6 +112,7 @@ class Compressor:
         self.cost = CostModel(table)
         self._solved.clear()
         self._solved_bytes = 0
+        self._sequential = None
 
     def prepare(
         self,
@@ -149,6 +153,8 @@ class Compressor:
                 self._repaired(net, layer, kept, replace)
         smaller = cut(net, self.table, kept, replace)
         cut_any = not kept.all()
+        if cut_any and self.config.repair == "sequential":
+            self._refitter(net).refit(smaller, kept, self._fits_variance)
         again = self.config.batchnorm == "reestimate" or (self.config.batchnorm == "auto" and not self._fits_variance)
         if cut_any and again:
             reestimate_batchnorms(smaller, self._calibration)
@@ -190,7 +196,17 @@ class Compressor:
 
     @property
     def _fits_variance(self) -> bool:
-        return self.config.batchnorm == "auto" and self.config.repair == "least_squares"
+        return self.config.batchnorm == "auto" and self.config.repair in ("least_squares", "sequential")
+
+    def _refitter(self, net: nn.Module) -> Sequential:
+        """Holds what the original net computes; taken at the first candidate, as it does not go into the cache."""
+        if self._sequential is None:
+            config = self.config
+            self._sequential = Sequential(
+                net, self.table, self.statistics, self._calibration,
+                rows=config.rows, images=config.sequential_images, seed=config.seed,
+            )  # fmt: skip
+        return self._sequential
 
     def _solve(self, net: nn.Module, layer: Layer, kept: Bools) -> tuple[Tensor, Tensor, Tensor]:
         """Repaired weights, what to add to the outputs, and the share of the outputs' variance that is left."""
@@ -225,4 +241,4 @@ def _explained(weight: Tensor, repaired: Tensor, columns: Tensor, seen: LayerSta
         return torch.ones(weight.shape[:2])
     whole = (torch.bmm(weight, seen.second) * weight).sum(2)
     left = (torch.bmm(repaired, seen.second[:, columns][:, :, columns]) * repaired).sum(2)
-    return (left / whole.clamp_min(1e-30)).clamp(_LEAST_EXPLAINED, 1.0)
+    return (left / whole.clamp_min(1e-30)).clamp(LEAST_EXPLAINED, 1.0)

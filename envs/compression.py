@@ -16,7 +16,7 @@ from compressors.profile import Profile
 from envs.budget import Budget, limits_of
 from envs.config import EnvConfig
 from envs.decisions import Action, Choice, DecisionSpace
-from envs.evaluation import Evaluate, Outcome
+from envs.evaluation import Evaluate, Outcome, bar_of
 from envs.observation import HIGH, LOW, Observation, Observer
 from envs.reward import REWARDS, Finish, Point, check_front
 from envs.sensitivity import check_profile, step_errors
@@ -73,7 +73,8 @@ class CompressionEnv(gym.Env[Observation, Action]):
     `terminated` by its last layer and never truncated. The last `info` holds `outcome`, an `envs.evaluation.Outcome`,
     every cost of which is within its limit. Every `info` of a step holds `l2`, the step's error.
 
-    The env is deterministic: `evaluate` gets a seed drawn at the reset.
+    The env is deterministic: `evaluate` gets a seed drawn at the reset, and as its bar the best accuracy that the given
+    front has within the target (see `envs.evaluation.Evaluate`).
 
     ## Versions
 
@@ -116,9 +117,9 @@ class CompressionEnv(gym.Env[Observation, Action]):
         self.choices: list[Choice] = []
         self._evaluate = evaluate
         self._reward = REWARDS[self.config.reward]
-        self._observer = Observer(self.space, self.costs, profile)
+        self.observer = Observer(self.space, self.costs, profile)
         self._values = {target.kind: target.low for target in self.targets}
-        self._front: tuple[Point, ...] = ()
+        self.front: tuple[Point, ...] = ()
         self._l2 = 0.0
         self._seed = 0
         self._running = False
@@ -145,7 +146,7 @@ class CompressionEnv(gym.Env[Observation, Action]):
             raise UserError(f"reset takes the options targets and front, but got {', '.join(map(repr, given))}.")
         self._seed = int(self.np_random.integers(2**31))
         self._values = self._targets(targets)
-        self._front = () if front is None else check_front(front)
+        self.front = () if front is None else check_front(front)
         self.limits = limits_of(self._values, self.costs.original)
         self.budget = Budget(self.space, self.costs, self.limits)
         self.choices = []
@@ -181,15 +182,18 @@ class CompressionEnv(gym.Env[Observation, Action]):
     def _finish(self) -> Outcome:
         allocation = self.budget.allocation
         costs = self.costs.of(allocation)
-        evaluation = self._evaluate(allocation, self._seed)
+        kind = front_cost(self.limits)
+        ratio = costs.of(kind) / self.costs.original.of(kind)
+        # Whatever the front has within the target is what this candidate was to beat.
+        reach = self.limits.get(kind, costs.of(kind)) / self.costs.original.of(kind)
+        evaluation = self._evaluate(allocation, self._seed, bar_of(self.front, reach))
         if not np.isfinite(evaluation.accuracy):
             raise UserError(
                 f"The evaluation must give a finite accuracy, but gave {evaluation.accuracy} for a net of "
                 f"{costs.macs:,} macs; check the weights and outputs for NaN."
             )
-        kind = front_cost(self.limits)
-        point = (costs.of(kind) / self.costs.original.of(kind), evaluation.accuracy)
-        terminal = self._reward(Finish(evaluation.accuracy, costs.flops, point, self._front))
+        point = (ratio, evaluation.accuracy)
+        terminal = self._reward(Finish(evaluation.accuracy, costs.flops, point, self.front))
         penalty = -self.config.l2_weight * self._l2
         return Outcome(
             allocation=allocation,
@@ -201,11 +205,13 @@ class CompressionEnv(gym.Env[Observation, Action]):
             front_point=point,
             rewards={"terminal": terminal, "l2": penalty, "total": terminal + penalty},
             seconds=dict(evaluation.seconds),
+            images=evaluation.images,
+            complete=evaluation.complete,
         )
 
     def _observe(self) -> Observation:
         last = self.choices[-1] if self.choices else None
-        return self._observer.observe(self.budget, self.limits, last, self._l2)
+        return self.observer.observe(self.budget, self.limits, last, self._l2)
 
     def _targets(self, given: Mapping[str, float] | None) -> dict[str, float]:
         if given is None:

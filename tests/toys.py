@@ -178,7 +178,7 @@ def make_profile(table: LayerTable, seed: int = 0) -> Profile:
 def constant(accuracy: float = 0.5):
     """An evaluation that always answers the same."""
 
-    def evaluate(allocation: Allocation, seed: int) -> Evaluation:
+    def evaluate(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         return Evaluation(accuracy, {"evaluate": 0.0})
 
     return evaluate
@@ -187,7 +187,7 @@ def constant(accuracy: float = 0.5):
 def by_profile(table: LayerTable, profile: Profile):
     """An evaluation that falls with the profile's errors; deterministic, costs nothing."""
 
-    def evaluate(allocation: Allocation, seed: int) -> Evaluation:
+    def evaluate(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         lost = sum(profile.cut_error(group, int(kept)) for group, kept in enumerate(allocation.kept))
         for layer, (weight, activation) in enumerate(
             zip(allocation.weight_bits, allocation.activation_bits, strict=True)

@@ -46,6 +46,15 @@ from automl.cli.options import (
 @click.option("--seed", type=int, help="Seed of the search. [default: 0]")
 @click.option("--staleness", type=int, help="How many episodes the agent may lag behind. [default: 1]")
 @click.option("--finetune-steps", type=int, help="Training steps before a candidate is judged. [default: 0]")
+@click.option("--search-precision", metavar="TYPE", help="bfloat16 judges candidates faster. [default: float32]")
+@click.option(
+    "--first-images",
+    type=int,
+    help="Judge each candidate on so many search images first, and on more only if it may matter. [default: 0: on all]",
+)
+@click.option(
+    "--stop-margin", type=float, help="Standard errors below the front that end a candidate's judging. [default: 2.5]"
+)
 @click.option("--members", type=int, help="Front members that are finetuned and tested. [default: 5]")
 @click.option("--finetune-epochs", type=int, help="Epochs of the front's finetune; 0: none. [default: 5]")
 @click.option("--finetune-lr", type=float, help="Its highest learning rate. [default: 0.05]")
@@ -169,7 +178,12 @@ def _settings(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
         "agent": {"name": values["agent"]},
         "compressor": {name: values[name] for name in ("order", "repair", "batchnorm")},
         "loop": {name: values[name] for name in loop},
-        "evaluation": {"finetune_steps": values["finetune_steps"]},
+        "evaluation": {
+            "finetune_steps": values["finetune_steps"],
+            "precision": values["search_precision"],
+            "first_images": values["first_images"],
+            "margin": values["stop_margin"],
+        },
         "finetune": {
             "members": values["members"],
             "training": {

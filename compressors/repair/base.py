@@ -9,6 +9,9 @@ from torch import Tensor
 from compressors.registry import Registry
 from compressors.statistics import LayerStatistics
 
+LEAST_EXPLAINED = 0.05
+"""Smallest share of its variance that a channel is taken to keep: what is all but lost is not blown up from noise."""
+
 
 class Repair(Protocol):
     """Chooses new weights for a layer that loses input columns."""

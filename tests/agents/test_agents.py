@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.config import AgentConfig, DDPGConfig
+from agents.config import AgentConfig, DDPGConfig, SACConfig, TD3Config
 from agents.protocol import Agent, AgentState
 from agents.registry import AGENTS, make_agent
 from agents.rollout import run_episode
@@ -19,6 +19,8 @@ from tests.toys import by_profile, chain, make_profile, residual
 
 EPISODES = 24
 SMALL = DDPGConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
+SMALL_TD3 = TD3Config(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
+SMALL_SAC = SACConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
 
 
 def make_env(targets=("macs=0.3..0.7",)) -> CompressionEnv:
@@ -28,7 +30,7 @@ def make_env(targets=("macs=0.3..0.7",)) -> CompressionEnv:
 
 
 def make(name: str, env: CompressionEnv, seed: int = 0) -> Agent:
-    return make_agent(AgentConfig(name=name, ddpg=SMALL), env, EPISODES, seed)
+    return make_agent(AgentConfig(name=name, ddpg=SMALL, td3=SMALL_TD3, sac=SMALL_SAC), env, EPISODES, seed)
 
 
 def play(env: CompressionEnv, agent: Agent, first: int, last: int, staleness: int = 1) -> list[tuple]:

@@ -8,6 +8,7 @@ import pytest
 from agents.actor import ActorBehaviour
 from agents.config import AgentConfig, DDPGConfig
 from agents.ddpg import DDPGAgent
+from agents.planner import PlannedByModel
 from agents.registry import make_agent
 from agents.rollout import run_episode
 from compressors.cost import Allocation
@@ -49,7 +50,7 @@ def make_env(redundant: int, targets: tuple[str, ...]) -> CompressionEnv:
     """
     table = blocks()
 
-    def evaluate(allocation: Allocation, seed: int) -> Evaluation:
+    def evaluate(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         lost = [1 - kept / 16 for index, kept in enumerate(allocation.kept[1:]) if index != redundant]
         return Evaluation(float(np.exp(-2 * np.square(lost).sum() - 0.5 * sum(lost))), {})
 
@@ -69,8 +70,9 @@ def train(env: CompressionEnv, episodes: int, seed: int) -> DDPGAgent:
 def greedy_accuracy(env: CompressionEnv, agent: DDPGAgent, targets: dict[str, float]) -> float:
     """What the actor itself does, without noise."""
     behaviour = agent.behaviour(EPISODES - 1)
-    assert isinstance(behaviour, ActorBehaviour)
-    quiet = ActorBehaviour(behaviour.weights, 0.0)
+    actor = behaviour.actor if isinstance(behaviour, PlannedByModel) else behaviour
+    assert isinstance(actor, ActorBehaviour)
+    quiet = ActorBehaviour(actor.weights, 0.0)
     return run_episode(env, quiet, seed=0, episode=0, targets=targets).outcome.accuracy
 
 

@@ -60,7 +60,7 @@ class TinyEnv(gym.Env):
             kept = np.array([round(500 * (action + 1)) for action in self.actions], dtype=np.int64)
             bits = np.full(STEPS, 32)
             allocation = Allocation(kept, bits, bits)
-            found = self._evaluate(allocation, self.evaluation_seed)
+            found = self._evaluate(allocation, self.evaluation_seed, -np.inf)
             macs = int(kept.sum()) // STEPS + 1
             # The front given to the episode shows in its reward, hence in the ledger.
             reward = found.accuracy + sum(ratio * accuracy for ratio, accuracy in self.front)
@@ -78,7 +78,7 @@ class TinyEnv(gym.Env):
         return self._observe(), reward, done, False, info
 
 
-def evaluate(allocation: Allocation, seed: int) -> Evaluation:
+def evaluate(allocation: Allocation, seed: int, bar: float) -> Evaluation:
     noise = np.random.default_rng(seed).normal() / 100
     return Evaluation(float(1 - np.exp(-allocation.kept.mean() / 300) + noise) * 0.9, {"evaluate": 0.001})
 

@@ -104,6 +104,6 @@ def test_line_has_the_fields_of_the_format():
     fields = json.loads(make_record().line())
     assert set(fields) == {
         "trial_id", "episode", "target", "actions", "policy", "costs", "accuracy_search", "l2", "reward", "behaviour",
-        "status", "error", "seconds",
+        "status", "error", "images", "seconds",
     }  # fmt: skip
     assert set(fields["costs"]) == {"macs", "flops", "params", "size_bytes", "bops"}

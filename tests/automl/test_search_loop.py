@@ -158,13 +158,13 @@ def test_resuming_a_finished_search_adds_nothing(tmp_path):
 def test_failed_evaluations_are_floor_trials_and_the_search_goes_on(tmp_path):
     calls = []
 
-    def fragile(allocation, seed):
+    def fragile(allocation, seed, bar):
         calls.append(seed)
         if len(calls) == 2:
             raise RuntimeError("out of\nmemory")
         if len(calls) == 4:
             return Evaluation(float("nan"))
-        return evaluate(allocation, seed)
+        return evaluate(allocation, seed, bar)
 
     run = make_run(tmp_path)
     archive = go(run, episodes=6, player=make_player(fragile))
@@ -177,7 +177,7 @@ def test_failed_evaluations_are_floor_trials_and_the_search_goes_on(tmp_path):
 
 
 def test_an_evaluation_that_always_fails_stops_the_search_with_its_reason(tmp_path):
-    def broken(allocation, seed):
+    def broken(allocation, seed, bar):
         raise TypeError("forward() takes 1 argument")
 
     run = make_run(tmp_path)
@@ -186,7 +186,7 @@ def test_an_evaluation_that_always_fails_stops_the_search_with_its_reason(tmp_pa
 
 
 def test_bad_input_stops_the_search_at_once(tmp_path):
-    def bad(allocation, seed):
+    def bad(allocation, seed, bar):
         raise UserError("labels out of range")
 
     run = make_run(tmp_path)

@@ -229,10 +229,10 @@ def test_the_tracker_recovers_when_the_server_does(run, store, monkeypatch):
     tracker = MlflowTracker(run, warn=said.append, retry_s=0.02)
     tracker.start()
 
-    def recovering(allocation, seed):
+    def recovering(allocation, seed, bar):
         if len(said) == 1:
             broken.clear()
-        return evaluate(allocation, seed)
+        return evaluate(allocation, seed, bar)
 
     go(run, episodes=4, tracker=tracker, player=make_player(recovering))
     deadline = time.monotonic() + 20

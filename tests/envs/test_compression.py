@@ -57,7 +57,7 @@ def test_equal_seeds_and_actions_give_equal_rollouts() -> None:
     config = EnvConfig(mode="both", targets=("size=0.1..0.3",))
     seeds: list[int] = []
 
-    def evaluate(allocation: Allocation, seed: int) -> Evaluation:
+    def evaluate(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         seeds.append(seed)
         return Evaluation(float(np.random.default_rng(seed).random()), {})
 
@@ -89,7 +89,7 @@ def test_nothing_leaks_from_one_episode_into_the_next() -> None:
 class Half:
     """An evaluation that can be pickled."""
 
-    def __call__(self, allocation: Allocation, seed: int) -> Evaluation:
+    def __call__(self, allocation: Allocation, seed: int, bar: float) -> Evaluation:
         return Evaluation(0.5)
 
 

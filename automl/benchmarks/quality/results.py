@@ -1,0 +1,228 @@
+"""From ledgers to `summary.csv` and `summary.json`, and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from automl.archive import Archive
+from automl.benchmarks.quality.identity import Facts, agent_facts, facts_of, read_cell, require_same
+from automl.benchmarks.quality.plan import CELL_FILE
+from automl.benchmarks.quality.statistics import METHOD
+from automl.files import storage_errors, write_atomic
+from automl.ledger import TrialRecord, read_ledger
+from automl.place import versions
+from automl.run_info import RunInfo
+from automl.runs import Run
+from compressors.errors import UserError
+
+CSV_FILE = "summary.csv"
+JSON_FILE = "summary.json"
+GRID = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400, 600, 800, 1000)
+"""Numbers of evaluations at which every search has a row, besides its last and those at which its best changed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One search after some evaluations; rounded as in the file, so that tables from either are equal.
+
+    Attributes:
+        net: Short name.
+        data: Short name.
+        target: As typed.
+        agent: Who searched.
+        seed: Of the search.
+        evaluations: How many so far.
+        seconds: Of the whole episodes so far.
+        best_accuracy: Best accuracy on the search split so far among trials that are done; 0 before the first.
+        hypervolume: Of (cost ratio, accuracy) so far, against (1, 0).
+    """
+
+    net: str
+    data: str
+    target: str
+    agent: str
+    seed: int
+    evaluations: int
+    seconds: float
+    best_accuracy: float
+    hypervolume: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """All there is to show.
+
+    Attributes:
+        rows: In the order of cells, agents, seeds and evaluations.
+        facts: Content of `summary.json`; empty where only the CSV is known.
+        notes: Lines for people, e.g. on unfinished searches.
+    """
+
+    rows: tuple[Row, ...]
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def collect(out: Path) -> Results:
+    """Reads all cells, agents and seeds below a folder. Unfinished searches are left out, and counted.
+
+    Args:
+        out: Folder of all results.
+
+    Raises:
+        UserError: There are none, something is damaged, or results of one cell were made differently.
+    """
+    files = sorted(out.glob(f"*/*/{CELL_FILE}"))
+    if not files:
+        raise UserError(f"{out} holds no results: it has no folder NET-DATA/TARGET with a {CELL_FILE}.")
+    rows: list[Row] = []
+    cells, notes = [], []
+    for file in files:
+        cell = read_cell(file)
+        found, facts, unfinished = _cell(file.parent, cell)
+        rows += found
+        cells.append({name: value for name, value in cell.items() if name != "version"} | {"agents": facts})
+        if unfinished:
+            notes.append(
+                f"{cell['net']} on {cell['data']}, {cell['target']}: {unfinished} unfinished search(es) are left out."
+            )
+    facts = {"version": 1, "interval": METHOD, "versions": versions(), "cells": cells}
+    return Results(tuple(rows), facts, tuple(notes))
+
+
+def _cell(folder: Path, cell: dict[str, Any]) -> tuple[list[Row], dict[str, Any], int]:
+    """Rows, facts of each agent, and the number of unfinished searches of a cell."""
+    rows: list[Row] = []
+    agents: dict[str, Any] = {}
+    unfinished = 0
+    for config in sorted(folder.glob("*/seed-*/config.json"), key=lambda path: (path.parts[-3], _seed(path.parent))):
+        run = Run(config.parent)
+        agent = run.folder.parent.name
+        info = run.info()
+        _require_cell(run, info, cell["facts"])
+        settings = agent_facts(info.config["agent"], agent)
+        held = agents.setdefault(agent, {"settings": settings, "seeds": [], "commands": []})
+        again = "Delete one of them."
+        require_same(run.folder.parent, {"agent": held["settings"]}, {"agent": settings}, again)
+        records = read_ledger(run.ledger)
+        if len(records) < cell["facts"]["episodes"]:
+            unfinished += 1
+            continue
+        held["seeds"].append(_seed(run.folder))
+        held["commands"] += [info.command] if info.command not in held["commands"] else []
+        names = (str(cell["net"]), str(cell["data"]), str(cell["target"]), agent, _seed(run.folder))
+        rows += _rows(names, records, info)
+    return rows, {name: facts for name, facts in agents.items() if facts["seeds"]}, unfinished
+
+
+def _require_cell(run: Run, info: RunInfo, facts: Facts) -> None:
+    here = facts_of(info)
+    # A run folder does not say on which device it ran.
+    here["evaluator"]["device"] = facts["evaluator"].get("device")
+    require_same(run.folder, here, facts, "Move that folder elsewhere.")
+
+
+def _seed(folder: Path) -> int:
+    number = folder.name.removeprefix("seed-")
+    if not number.isdigit():
+        raise UserError(f"{folder} must be named seed-NUMBER. Move it elsewhere.")
+    return int(number)
+
+
+def _rows(names: tuple[str, str, str, str, int], records: Sequence[TrialRecord], info: RunInfo) -> list[Row]:
+    archive = Archive(info.original, info.cost)
+    seconds = list(accumulate(sum(record.seconds.values()) for record in records))
+    best = volume = 0.0
+    rows = []
+    for count, record in enumerate(records, start=1):
+        if archive.add(record):
+            volume = archive.hypervolume()
+        better = record.status == "done" and record.accuracy_search > best
+        best = record.accuracy_search if better else best
+        if better or count in GRID or count == len(records):
+            rows.append(Row(*names, count, _rounded(seconds[count - 1]), _rounded(best), _rounded(volume)))
+    return rows
+
+
+def _rounded(value: float) -> float:
+    return float(_text(value))
+
+
+def _text(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """The rows as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Row)])
+    for row in rows:
+        writer.writerow([_text(value) if isinstance(value, float) else value for value in astuple(row)])
+    return buffer.getvalue()
+
+
+def from_csv(path: Path) -> tuple[Row, ...]:
+    """Rows of a CSV file.
+
+    Raises:
+        UserError: It cannot be read, or is not such a file; the message names the line.
+    """
+    with storage_errors(f"read {path}"):
+        text = path.read_text()
+    lines = csv.reader(io.StringIO(text))
+    names = [field.name for field in fields(Row)]
+    if next(lines, None) != names:
+        raise UserError(f"{path} is not a summary: its first line must be {','.join(names)}.")
+    rows = []
+    for line in lines:
+        try:
+            *words, seed, evaluations, seconds, best, volume = line
+            net, data, target, agent = words
+            rows.append(
+                Row(net, data, target, agent, int(seed), int(evaluations), float(seconds), float(best), float(volume))
+            )
+        except ValueError:
+            raise UserError(f"{path}, line {lines.line_num} is no row of a summary: {','.join(line)[:80]!r}.") from None
+    if not rows:
+        raise UserError(f"{path} holds no results.")
+    return tuple(rows)
+
+
+def read_summary(path: Path) -> Results:
+    """A CSV file, with what the `summary.json` beside it says.
+
+    Raises:
+        UserError: One of them is damaged.
+    """
+    rows, beside = from_csv(path), path.with_name(JSON_FILE)
+    if not beside.exists():
+        return Results(rows, {})
+    with storage_errors(f"read {beside}"):
+        text = beside.read_text()
+    try:
+        facts = json.loads(text)
+        known = {(cell["net"], cell["data"], cell["target"]) for cell in facts["cells"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{beside} is damaged ({error}). Restore it from a copy, or delete it.") from None
+    # Another comparison's facts may lie beside a CSV that was copied.
+    return Results(rows, facts if known >= {(row.net, row.data, row.target) for row in rows} else {})
+
+
+def write_summary(results: Results, out: Path) -> list[Path]:
+    """Writes `summary.csv` and `summary.json`.
+
+    Raises:
+        UserError: They cannot be written.
+    """
+    paths = [out / CSV_FILE, out / JSON_FILE]
+    write_atomic(paths[0], to_csv(results.rows).encode())
+    write_atomic(paths[1], (json.dumps(results.facts, indent=1) + "\n").encode())
+    return paths
