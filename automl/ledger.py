@@ -47,13 +47,14 @@ class TrialRecord(BaseModel):
         l2: Sum of the relative squared L2 errors of the decisions.
         reward: Sum of the episode's rewards.
         behaviour: Name of what chose the actions, e.g. `ddpg` or a warm-up.
-        status: `failed` where the evaluation raised an error or gave no finite number; `stopped` where it ended early, its
-            accuracy an estimate below what the search had found within the target.
+        status: `failed` where the evaluation raised an error or gave no finite number; `stopped` where it ended early,
+            its accuracy an estimate below what the search had found within the target.
         error: Why it failed, else empty.
         images: How many search images the accuracy rests on; fewer than all where the evaluation stopped early because
             the trial could not matter, 0 where nobody counts (a metric of one's own, ledgers of older versions).
-        seconds: By phase: `rollout` (choosing, without the evaluation), the phases of the evaluation, `learn`, and
-            `record` (the previous trial's line and checkpoint, since its own are not yet written).
+        seconds: By phase: `propose` (the agent's part before the episode), `rollout` (choosing, without the
+            evaluation), the phases of the evaluation, `learn`, and `record` (the previous trial's line and checkpoint,
+            since its own are not yet written).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from agents.registry import AGENTS
 from automl.config import SearchConfig, parse
 from automl.place import Place, versions
 from automl.run_info import GroupFacts, LayerFacts, RunInfo, fingerprint
@@ -63,7 +65,9 @@ def open_run(
     plain["calibration"] = task.fingerprint
     plain["splits"] = task.record
     # How the front is finetuned changes no trial, so a search may be resumed with other settings of that.
-    own = fingerprint({name: value for name, value in plain.items() if name != "finetune"}, table.fingerprint)
+    facts = {name: value for name, value in plain.items() if name != "finetune"}
+    facts["agent"] = agent_facts(plain["agent"], config.agent.name)
+    own = fingerprint(facts, table.fingerprint)
     if run is not None:
         run.require(own)
         if run.info().config != plain:
@@ -92,6 +96,11 @@ def open_run(
         )
     )
     return run
+
+
+def agent_facts(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings that matter to an agent: its own section and those that belong to no agent."""
+    return {key: value for key, value in config.items() if key in ("name", name) or key not in AGENTS}
 
 
 def config_in(run: Run) -> SearchConfig:

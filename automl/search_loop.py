@@ -132,6 +132,7 @@ class _Loop:
     tracker: Tracker
     progress: SearchProgress
     tickets: dict[int, Ticket] = field(default_factory=dict)
+    proposing_s: dict[int, float] = field(default_factory=dict)
     recording_s: float = 0.0
 
     def play_all(self) -> None:
@@ -151,7 +152,10 @@ class _Loop:
         known = self.ledger.records[: max(0, episode - self.config.staleness + 1)]
         stale = len(known) < len(self.ledger.records)
         front = front_after(known, self.info.original, self.info.cost) if stale else self.archive.snapshot()
-        arguments = (self.agent.behaviour(episode), self.config.seed, episode, self.schedule(episode), front)
+        begun = time.perf_counter()
+        behaviour = self.agent.behaviour(episode)
+        self.proposing_s[episode] = time.perf_counter() - begun
+        arguments = (behaviour, self.config.seed, episode, self.schedule(episode), front)
         self.tickets[episode] = self.executor.submit(play, self.player, *arguments)
 
     def consume(self, episode: int) -> None:
@@ -160,7 +164,12 @@ class _Loop:
         begun = time.perf_counter()
         self.agent.learn(played.rollout)
         learned = time.perf_counter()
-        record = make_record(played, self.schedule(episode), {"learn": learned - begun, "record": self.recording_s})
+        driver = {
+            "propose": self.proposing_s.pop(episode),
+            "learn": learned - begun,
+            "record": self.recording_s,
+        }
+        record = make_record(played, self.schedule(episode), driver)
         self.ledger.append(record)
         save_checkpoint(self.run.checkpoint, Snapshot(self.info.fingerprint, episode + 1, self.agent.state()))
         self.recording_s = time.perf_counter() - learned

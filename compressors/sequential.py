@@ -90,17 +90,17 @@ class Sequential:
         def reached(layer: Layer, module: nn.Module, x: Tensor) -> None:
             rows = self._sample(layer, module, x)
             if self.targets[layer.name].summed:
-                waiting[layer.name] = (rows, x, x._version)
+                waiting[layer.name] = (rows, x, _version(x))
             else:
                 target = self.targets[layer.name].values[:, self._outputs(layer, kept)]
                 self._fit(smaller, layer, rows, target, kept, fit_variance)
 
-        def summed(name: str, own: Tensor, other: Tensor) -> Tensor | None:
+        def summed(name: str, own: Tensor, other: Tensor, rival: str | None) -> Tensor | None:
             if name not in waiting:
                 return None
             rows, x, version = waiting.pop(name)
             layer, module, target = self.table.by_name[name], modules[name], self.targets[name]
-            if x._version != version:  # overwritten meanwhile: what the layer would now compute cannot be told
+            if _version(x) != version:  # overwritten meanwhile: what the layer would now compute cannot be told
                 return None
             outputs = self._outputs(layer, kept)
             wanted = target.values[:, outputs] - self._sample_outputs(layer, module, other)
@@ -120,6 +120,7 @@ class Sequential:
         owners = Counter(id(p) for module in net.modules() for p in module._parameters.values() if p is not None)
         plain: dict[str, list[Tensor]] = {}
         sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        rivals: dict[str, str | None] = {}
         layers = [
             layer
             for layer in layers
@@ -132,10 +133,11 @@ class Sequential:
             values = _together(torch.bmm(rows, weight.transpose(1, 2))) + intercept(net, self.table, layer)
             plain.setdefault(layer.name, []).append(values)
 
-        def summed(name: str, own: Tensor, other: Tensor) -> None:
+        def summed(name: str, own: Tensor, other: Tensor, rival: str | None) -> None:
             layer = self.table.by_name[name]
             found = (self._sample_outputs(layer, modules[name], part) for part in (own, own + other))
             sums.setdefault(name, []).append((next(found), next(found)))
+            rivals[name] = rival
 
         batches = self.images.split(64)
         seen = watch(net, self.table, layers, batches, reached, summed)
@@ -144,15 +146,22 @@ class Sequential:
                 continue  # called never, or several times
             values = torch.cat(plain[layer.name])
             gain, offset, variance = normalisation(net, self.table, layer)
-            target = Target(values, False, gain, offset, variance)
-            if seen[layer.name] == len(batches) == len(sums.get(layer.name, ())):
-                own, total = (torch.cat(part) for part in zip(*sums[layer.name], strict=True))
-                # The outputs must be those of the sampled rows: code between input and output could move positions.
-                if own.shape == values.shape and _relative(own - (values * gain + offset), own) < 1e-6:
-                    # A channel without gain cannot make up for anything, and is not blown up to.
-                    alive = gain.abs() > 1e-6 * gain.abs().max()
-                    target = replace(target, values=total, summed=True, gain=gain.where(alive, torch.inf))
-            self.targets[layer.name] = target
+            self.targets[layer.name] = Target(values, False, gain, offset, variance)
+        # Of two layers whose outputs are added, the one with more weights makes up for the other.
+        order = sorted(self.targets, key=lambda name: (self.table.by_name[name].macs, self.table.by_name[name].index))
+        for name in reversed(order):
+            rival = self.targets.get(rivals.get(name) or "")
+            if (rival and rival.summed) or not seen[name] == len(batches) == len(sums.get(name, ())):
+                continue
+            target = self.targets[name]
+            own, total = (torch.cat(part) for part in zip(*sums[name], strict=True))
+            # The outputs must be those of the sampled rows: code between input and output could move positions.
+            expected = target.values * target.gain + target.offset
+            if own.shape == expected.shape and _relative(own - expected, own) < 1e-6:
+                # A channel without gain cannot make up for anything, and is not blown up to.
+                alive = target.gain.abs() > 1e-6 * target.gain.abs().max()
+                gain = target.gain.where(alive, torch.inf)
+                self.targets[name] = replace(target, values=total, summed=True, gain=gain)
 
     def _fit(self, net: nn.Module, layer: Layer, rows: Tensor, target: Tensor, kept: Bools, fit_variance: bool) -> None:
         """Adds to the weights of one layer what its outputs lack; `rows` `(groups, rows, columns)`."""
@@ -229,3 +238,8 @@ def _together(outputs: Tensor) -> Tensor:
 def _relative(error: Tensor, outputs: Tensor) -> float:
     """Squared error relative to the squared outputs."""
     return float(error.square().mean() / outputs.square().mean().clamp_min(1e-30))
+
+
+def _version(x: Tensor) -> int:
+    """Grows whenever a tensor is overwritten; tensors of inference mode do not count that."""
+    return 0 if x.is_inference() else x._version

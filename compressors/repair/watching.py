@@ -18,8 +18,8 @@ _ADDS = (torch.ops.aten.add, torch.ops.aten.add_)
 OnLayer = Callable[[Layer, nn.Module, Tensor], None]
 """Takes a layer, its module and its input, before it computes."""
 
-OnSum = Callable[[str, Tensor, Tensor], Tensor | None]
-"""Takes a layer's name, its operand of a sum and the other one; may give a new operand."""
+OnSum = Callable[[str, Tensor, Tensor, str | None], Tensor | None]
+"""Takes a layer's name, its operand of a sum, the other one, and the layer that made that; may give a new operand."""
 
 
 def watch(
@@ -39,13 +39,13 @@ def watch(
         batches: Inputs, `(N, C, H, W)` each.
         on_layer: Called before a layer computes.
         on_sum: Called where the output of a layer, or of the BatchNorm that alone follows it, is added to a tensor of
-            the same shape. If both are such outputs, that of the layer with more weights for each output.
+            the same shape; once for each operand that is such an output.
 
     Returns:
         How often each layer's output, or that of its BatchNorm, was read over all batches.
     """
     modules = dict(net.named_modules())
-    sums = _Sums(table, on_sum)
+    sums = _Sums(on_sum)
 
     def before(layer: Layer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Sequence[Any]) -> None:
@@ -85,10 +85,9 @@ def watch(
 class _Sums(TorchDispatchMode):
     """Sees where the outputs of layers go, and reports those that go into a sum of two branches."""
 
-    def __init__(self, table: LayerTable, on_sum: OnSum) -> None:
+    def __init__(self, on_sum: OnSum) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_sum = on_sum
-        self.columns = {layer.name: layer.macs / (layer.positions * layer.out_channels) for layer in table.layers}
         self.made: dict[int, tuple[str, Tensor]] = {}
         self.reads: Counter[str] = Counter()
         self.paused = False  # while a layer is being fitted, which reads its input as well
@@ -101,11 +100,9 @@ class _Sums(TorchDispatchMode):
             if id(leaf) in self.made:
                 self.reads[self.made[id(leaf)][0]] += 1
         if func.overloadpacket in _ADDS and not kwargs and _alike(args):
-            # Of two layers' outputs the one with more weights makes up for the other.
-            ours = [index for index in (0, 1) if id(args[index]) in self.made]
-            if ours:
-                index = max(ours, key=lambda i: self.columns[self.made[id(args[i])][0]])
-                new = self.on_sum(self.made[id(args[index])][0], args[index], args[1 - index])
+            makers = [self.made[id(arg)][0] if id(arg) in self.made else None for arg in args]
+            for index, name in enumerate(makers):
+                new = None if name is None else self.on_sum(name, args[index], args[1 - index], makers[1 - index])
                 if new is not None:
                     args[index].copy_(new)
         if func._schema.is_mutable and args:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.config import AgentConfig, DDPGConfig, SACConfig, TD3Config
+from agents.config import AgentConfig, DDPGConfig, GPConfig, SACConfig, TD3Config
 from agents.protocol import Agent, AgentState
 from agents.registry import AGENTS, make_agent
 from agents.rollout import run_episode
@@ -18,8 +18,9 @@ from envs.target import sample_targets
 from tests.toys import by_profile, chain, make_profile, residual
 
 EPISODES = 24
-SMALL = DDPGConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
+SMALL = DDPGConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60, pretrain_episodes=2, mutants=40)
 SMALL_TD3 = TD3Config(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
+SMALL_GP = GPConfig(n_startup_trials=8, n_preliminary_samples=64, n_local_search=2)
 SMALL_SAC = SACConfig(net_arch=(24, 24), batch_size=16, warmup_episodes=4, buffer_size=60)
 
 
@@ -30,7 +31,8 @@ def make_env(targets=("macs=0.3..0.7",)) -> CompressionEnv:
 
 
 def make(name: str, env: CompressionEnv, seed: int = 0) -> Agent:
-    return make_agent(AgentConfig(name=name, ddpg=SMALL, td3=SMALL_TD3, sac=SMALL_SAC), env, EPISODES, seed)
+    config = AgentConfig(name=name, ddpg=SMALL, td3=SMALL_TD3, sac=SMALL_SAC, gp=SMALL_GP)
+    return make_agent(config, env, EPISODES, seed)
 
 
 def play(env: CompressionEnv, agent: Agent, first: int, last: int, staleness: int = 1) -> list[tuple]:

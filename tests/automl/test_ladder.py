@@ -1,6 +1,6 @@
-import numpy as np
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given

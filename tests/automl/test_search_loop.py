@@ -274,7 +274,7 @@ def test_collaborators_are_told_in_order(tmp_path):
 
 def test_phases_are_measured(tmp_path):
     archive = go(make_run(tmp_path), episodes=3)
-    assert set(archive.records[-1].seconds) == {"rollout", "evaluate", "learn", "record"}
+    assert set(archive.records[-1].seconds) == {"propose", "rollout", "evaluate", "learn", "record"}
     assert archive.records[-1].seconds["record"] > 0
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from agents.registry import AGENTS
 from automl.benchmarks.quality.plan import Cell, Job, label
 from automl.files import storage_errors, write_atomic
+from automl.open_run import agent_facts
 from automl.place import versions
 from automl.run_info import RunInfo
 from automl.runs import Run
@@ -56,11 +56,6 @@ def _facts(config: Mapping[str, Any], net_fingerprint: str) -> Facts:
         "episodes": loop["episodes"],
         "staleness": loop["staleness"],
     }
-
-
-def agent_facts(config: Mapping[str, Any], name: str) -> Facts:
-    """The settings that matter to an agent: its own section and those that belong to no agent."""
-    return {key: value for key, value in config.items() if key in ("name", name) or key not in AGENTS}
 
 
 def digest(facts: Mapping[str, Any]) -> str:

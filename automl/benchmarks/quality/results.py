@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from automl.archive import Archive
-from automl.benchmarks.quality.identity import Facts, agent_facts, facts_of, read_cell, require_same
+from automl.benchmarks.quality.identity import Facts, facts_of, read_cell, require_same
 from automl.benchmarks.quality.plan import CELL_FILE
 from automl.benchmarks.quality.statistics import METHOD
 from automl.files import storage_errors, write_atomic
 from automl.ledger import TrialRecord, read_ledger
+from automl.open_run import agent_facts
 from automl.place import versions
 from automl.run_info import RunInfo
 from automl.runs import Run
