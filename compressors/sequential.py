@@ -27,7 +27,7 @@ from compressors.repair.base import LEAST_EXPLAINED
 from compressors.repair.targets import Target, intercept, matrices, normalisation
 from compressors.repair.watching import watch
 from compressors.slicing import keep_mask
-from compressors.statistics import Statistics, _rows, can_take_intercept
+from compressors.statistics import Statistics, sampled_rows, can_take_intercept
 
 _LARGEST_MAP_BYTES = 256 << 20
 _TARGET_BYTES = 512 << 20
@@ -209,7 +209,7 @@ class Sequential:
         """Sampled rows of a layer's input, the same positions at each call; `(groups, rows, columns)`."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + layer.index)
         layer = replace(layer, groups=getattr(module, "groups", 1))
-        return _rows(module, layer, x, self.per_image, generator).float().cpu()
+        return sampled_rows(module, layer, x, self.per_image, generator).float().cpu()
 
     def _sample_outputs(self, layer: Layer, module: nn.Module, outputs: Tensor) -> Tensor:
         """The outputs at the positions of the rows; `(rows, out)`."""
