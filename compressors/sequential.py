@@ -27,7 +27,7 @@ from compressors.repair.base import LEAST_EXPLAINED
 from compressors.repair.targets import Target, intercept, matrices, normalisation
 from compressors.repair.watching import watch
 from compressors.slicing import keep_mask
-from compressors.statistics import Statistics, sampled_rows, can_take_intercept
+from compressors.statistics import Statistics, can_take_intercept, sampled_rows
 
 _LARGEST_MAP_BYTES = 256 << 20
 _TARGET_BYTES = 512 << 20
