@@ -23,6 +23,7 @@ class OffPolicyConfig(BaseModel):
         max_gradient_steps: Most gradient steps per episode (about 3 ms each on one core, 6 ms for SAC); learning
             must stay cheap beside the evaluation.
         warmup_episodes: Episodes played by plans before the actor takes over, but no more than a quarter of the search.
+        warm_start: Whether these plans come from the profile and not from chance alone.
         credit: Who gets the reward at the end: the last transition (`terminal`), every transition an equal part
             (`spread`), or every transition the whole episode's return, without bootstrapping (`return`).
         baseline_decay: Memory of the moving average of the returns that is subtracted from them; 0 is the last one.
@@ -42,6 +43,7 @@ class OffPolicyConfig(BaseModel):
     min_gradient_steps: int = Field(default=12, ge=1)
     max_gradient_steps: int = Field(default=24, ge=1)
     warmup_episodes: int = Field(default=20, ge=0)
+    warm_start: bool = True
     credit: Literal["terminal", "spread", "return"] = "spread"
     baseline_decay: float = Field(default=0.95, ge=0, lt=1)
     scale_reward: bool = True
@@ -73,6 +75,7 @@ class DDPGConfig(NoisyConfig):
         relabel: Whether an episode is also remembered under another target of the search's range that it meets.
     """
 
+    warmup_episodes: int = Field(default=10, ge=0)
     surrogate: bool = True
     proposals: int = Field(default=2, ge=0)
     mutants: int = Field(default=200, ge=1)

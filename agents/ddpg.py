@@ -24,6 +24,7 @@ from agents.protocol import AgentState, Behaviour, Rollout
 from agents.surrogate import Surrogate
 from compressors.layers import Ints
 from envs.compression import CompressionEnv
+from envs.evaluation import Outcome
 from envs.rehearsal import Rehearsal, rehearse
 from envs.reward import REWARDS, Finish
 from envs.target import limit, sample_targets
@@ -45,6 +46,7 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
         self._batch = PlanBatch.of(env)
         self._choices: list[Ints] = []
         self._accuracies: list[float] = []
+        self._errors: list[float] = []
         self._fitted: tuple[int, Surrogate] | None = None
 
     def _make_learner(self, env: CompressionEnv, seed: int) -> Learner:
@@ -68,7 +70,8 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
         if self._fitted is None or self._fitted[0] != version:
             rows = slice(max(0, version - _MOST), version)
             features = self._batch.features(np.stack(self._choices[rows]))
-            self._fitted = version, Surrogate.fit(features, np.array(self._accuracies[rows]))
+            accuracies, errors = np.array(self._accuracies[rows]), np.array(self._errors[rows])
+            self._fitted = version, Surrogate.fit(features, accuracies, errors)
         return self._fitted[1]
 
     def _remember(self, rollout: Rollout) -> None:
@@ -76,6 +79,7 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
         choices = [self._env.space.point(action) for action in rollout.actions]
         self._choices.append(self._batch.choices((np.stack(choices)[None] + 1) / 2)[0])
         self._accuracies.append(rollout.outcome.accuracy)
+        self._errors.append(_standard_error(rollout.outcome))
         if self.config.relabel:
             self._relabel(rollout)
         if self.config.imagined_episodes and self._learned >= _FEWEST and self._env.config.reward != "front":
@@ -137,6 +141,7 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
         arrays: dict[str, NDArray[Any]] = {
             "surrogate/choices": np.array(self._choices, dtype=np.int64).reshape(-1, steps, 3),
             "surrogate/accuracies": np.array(self._accuracies, dtype=np.float64),
+            "surrogate/errors": np.array(self._errors, dtype=np.float64),
         }
         return AgentState(found.arrays | arrays, found.meta)
 
@@ -145,4 +150,13 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
         super().load_state(state)
         self._choices = list(state.arrays["surrogate/choices"].copy())
         self._accuracies = state.arrays["surrogate/accuracies"].tolist()
+        self._errors = state.arrays["surrogate/errors"].tolist()
         self._fitted = None
+
+
+def _standard_error(outcome: Outcome) -> float:
+    """Of an accuracy that was estimated from some of the images; 0 where it was measured to the end."""
+    if outcome.complete or not outcome.images:
+        return 0.0
+    accuracy = min(1.0, max(0.0, outcome.accuracy))
+    return float(np.sqrt((accuracy * (1 - accuracy) + 1 / outcome.images) / outcome.images))

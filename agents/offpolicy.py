@@ -76,7 +76,7 @@ class OffPolicyAgent(ABC, Generic[Config]):
     def behaviour(self, episode: int) -> Behaviour:
         """A plan during the warm-up, then the actor of now with the episode's noise."""
         check_episode(self.name, self._learned, episode)
-        return warmup_behaviour(episode) if episode < self.warmup else self._play(episode)
+        return warmup_behaviour(episode, self.config.warm_start) if episode < self.warmup else self._play(episode)
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
         """Remembers the episode and makes gradient steps.

@@ -44,13 +44,14 @@ class Surrogate:
     slope: float
 
     @classmethod
-    def fit(cls, features: Floats, values: Floats) -> Surrogate:
+    def fit(cls, features: Floats, values: Floats, errors: Floats | None = None) -> Surrogate:
         """The process of the largest marginal likelihood among a few length scales, slopes and noises.
 
         Args:
             features: `(trials, features)`, at least two trials.
             values: Accuracies, `(trials,)`. What lies far below the median is raised: how bad a ruined net is does not
                 matter, and would hide the differences between good ones.
+            errors: Standard error of each accuracy, for those that are estimates, `(trials,)`; None: all are exact.
         """
         median, best = float(np.median(values)), float(values.max())
         values = np.maximum(values, median - _SPREADS_BELOW * max(best - median, 1e-3))
@@ -59,13 +60,14 @@ class Surrogate:
         inputs = (features - centre) / width
         mean, deviation = float(values.mean()), float(values.std()) + 1e-6
         wanted = (values - mean) / deviation
+        doubt = np.zeros(len(values)) if errors is None else (errors / deviation) ** 2
         products, distances = _products(inputs, inputs), _distances(inputs, inputs)
         found: tuple[float, Floats, Floats, float, float] | None = None
         for length in _LENGTHS:
             bumps = np.exp(-distances / (2 * length**2))
             for slope in _SLOPES:
                 for noise in _NOISES:
-                    kernel = slope * products + bumps + noise * np.eye(len(wanted))
+                    kernel = slope * products + bumps + np.diag(noise + doubt)
                     factor = np.asarray(np.linalg.cholesky(kernel), dtype=np.float64)
                     half = np.linalg.solve(factor, wanted)
                     likelihood = -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())

@@ -24,8 +24,15 @@ def plan_even(env: CompressionEnv, rng: np.random.Generator) -> Plan:
     return lagrangian_plan(Problem.of(env), env.errors)
 
 
-def warmup_behaviour(episode: int) -> PlannedBehaviour:
-    """The behaviour of a warm-up episode: the profile's own plan first, then random and jittered ones in turn."""
+def warmup_behaviour(episode: int, warm_start: bool = True) -> PlannedBehaviour:
+    """The behaviour of a warm-up episode: the profile's own plan first, then jittered ones, every fourth random.
+
+    Args:
+        episode: Number of the episode, from 0.
+        warm_start: Whether the profile may be looked at; without it all plans are random.
+    """
+    if not warm_start:
+        return PlannedBehaviour("random", plan_random)
     if episode == 0:
         return PlannedBehaviour("even", plan_even)
     if episode % 4 == 3:

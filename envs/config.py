@@ -25,6 +25,7 @@ class EnvConfig(BaseModel):
             and cost least. None lets the agent decide them like any other.
         reward: Form of the reward at the end, one of `envs.reward.REWARDS`.
         l2_weight: Factor of each step's relative squared L2 error in the reward, at least 0.
+        profile_in_observation: Whether the agent sees the profile's errors; without them these columns are 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class EnvConfig(BaseModel):
     first_last_bits: int | None = Field(default=8, ge=2, le=8)
     reward: str = "accuracy"
     l2_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    profile_in_observation: bool = True
 
     @field_validator("targets", mode="before")
     @classmethod

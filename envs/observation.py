@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ _DYNAMIC = (
 
 COLUMNS: tuple[Column, ...] = (*_STATIC, *_DYNAMIC)
 """The observation, number by number."""
+_FROM_PROFILE = re.compile(r"cut_error_\d+|weight_error_\d+|activation_error_\d+|rest_error|l2")
+"""Columns that are 0 where the profile is not shown."""
 
 
 class Observer:
@@ -98,6 +101,8 @@ class Observer:
         done = np.zeros(len(_STATIC))
         done[0] = 1.0
         self._static = np.array([*weight, done])
+        hidden = [bool(_FROM_PROFILE.fullmatch(column.name)) for column in COLUMNS]
+        self._shown = np.ones(len(COLUMNS)) if space.config.profile_in_observation else 1.0 - np.array(hidden)
 
     def observe(self, budget: Budget, limits: Mapping[str, int], last: Choice | None, l2: float) -> Observation:
         """The observation of the step at hand, `(len(COLUMNS),)`, every number within its column's range.
@@ -131,7 +136,7 @@ class Observer:
             max_bits,
             error,
         ]
-        found = np.concatenate([self._static[position], dynamic])
+        found = np.concatenate([self._static[position], dynamic]) * self._shown
         return np.asarray(found.clip(LOW, HIGH), dtype=np.float32)
 
     def _with_rest(self, decided: Allocation, position: int) -> Allocation:
