@@ -67,6 +67,7 @@ class DDPGConfig(NoisyConfig):
     Attributes:
         surrogate: Whether a surrogate of the accuracy weighs plans before one is evaluated.
         proposals: Plans of the actor's that are weighed for each episode.
+        strangers: Random plans that are weighed, so that a good region far from all known plans can be found.
         mutants: Mutants of known plans that are weighed, in each round.
         rounds: Rounds of mutation.
         optimism: Standard deviations that are added to the surrogate's guess, so that what is unknown is tried.
@@ -75,9 +76,9 @@ class DDPGConfig(NoisyConfig):
         relabel: Whether an episode is also remembered under another target of the search's range that it meets.
     """
 
-    warmup_episodes: int = Field(default=10, ge=0)
     surrogate: bool = True
     proposals: int = Field(default=2, ge=0)
+    strangers: int = Field(default=300, ge=0)
     mutants: int = Field(default=200, ge=1)
     rounds: int = Field(default=3, ge=1)
     optimism: float = Field(default=1.0, ge=0)

@@ -21,6 +21,8 @@ from envs.target import front_cost
 _SURVIVORS = 20
 _REACH = 0.25
 _CHANGES = 3.0
+_CROSSED = 0.3
+_POWERS = (0.3, 2.0)
 
 
 @dataclass
@@ -52,7 +54,8 @@ class PlannedByModel:
         batch = PlanBatch.of(env)
         tried = {row.tobytes() for row in self.known}
         own = [self._proposal(env, rng) for _ in range(self.config.proposals)]
-        known = batch.balanced(batch.places(self.known), env.limits)
+        places = [batch.places(self.known), strangers(batch, self.config.strangers, rng)]
+        known = batch.balanced(np.concatenate(places), env.limits)
         pool = np.unique(np.concatenate([*own, known]) if own else known, axis=0)
         scores = self._scores(batch, env, pool)
         for _ in range(self.config.rounds):
@@ -84,9 +87,17 @@ class PlannedByModel:
         return np.array(rewards)
 
 
+def strangers(batch: PlanBatch, count: int, rng: np.random.Generator) -> Floats:
+    """Random places, some of them generous everywhere and some strict, `(count, steps, 3)`."""
+    return np.asarray(rng.random((count, *batch.active.shape)) ** rng.uniform(*_POWERS, (count, 1, 1)))
+
+
 def mutated(batch: PlanBatch, plans: Ints, count: int, rng: np.random.Generator) -> Floats:
-    """Places of `count` children: each a plan with some of its numbers moved, `(count, steps, 3)`."""
+    """Places of `count` children, `(count, steps, 3)`: plans with some numbers moved, some of two parents."""
     places = batch.places(plans[rng.integers(len(plans), size=count)])
+    mates = batch.places(plans[rng.integers(len(plans), size=count)])
+    crossed = (rng.random(places.shape) < 0.5) & (rng.random((count, 1, 1)) < _CROSSED)
+    places = np.where(crossed, mates, places)
     decided = int(batch.active.sum())
     share = (rng.exponential(_CHANGES / decided, size=(count, 1, 1))).clip(1 / decided, 1)
     moved = batch.active & (rng.random(places.shape) < share)

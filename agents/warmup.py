@@ -25,7 +25,7 @@ def plan_even(env: CompressionEnv, rng: np.random.Generator) -> Plan:
 
 
 def warmup_behaviour(episode: int, warm_start: bool = True) -> PlannedBehaviour:
-    """The behaviour of a warm-up episode: the profile's own plan first, then jittered ones, every fourth random.
+    """The behaviour of a warm-up episode: the profile's own plan first, then random and jittered ones in turn.
 
     Args:
         episode: Number of the episode, from 0.
@@ -35,6 +35,6 @@ def warmup_behaviour(episode: int, warm_start: bool = True) -> PlannedBehaviour:
         return PlannedBehaviour("random", plan_random)
     if episode == 0:
         return PlannedBehaviour("even", plan_even)
-    if episode % 4 == 3:
+    if episode % 2:
         return PlannedBehaviour("random", plan_random)
     return PlannedBehaviour("spread", plan_spread)

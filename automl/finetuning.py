@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from compressors.policy import CompressionPolicy
 from compressors.storage import save_packed
 from compressors.training import DistillConfig, TrainConfig, train
 
+Describe = Callable[[CompressionPolicy, nn.Module, Compressor], CompressionPolicy]
+
 _TRAINING: dict[str, Any] = {"epochs": 5, "lr": 0.05, "weight_decay": 1e-4}
 
 
@@ -35,6 +38,8 @@ class FinetuneConfig(BaseModel):
 
     Attributes:
         members: At most so many members of the front are trained and tested, spread evenly over its costs.
+        repairs: Repairs that each member is also made with; whichever is best on the search split is trained. The
+            sequential one is too slow for every candidate of a search, and starts a deep cut many points higher.
         training: Settings of the training; `epochs=0` trains nothing.
         distill: Learn from the original net as well; None: from labels alone.
     """
@@ -42,6 +47,7 @@ class FinetuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     members: int = Field(default=5, ge=1)
+    repairs: tuple[str, ...] = ("sequential",)
     training: TrainConfig = TrainConfig(**_TRAINING)
     distill: DistillConfig | None = None
 
@@ -81,7 +87,7 @@ def finetune_front(
     compressor: Compressor,
     archive: Archive,
     config: FinetuneConfig,
-    describe: Callable[[CompressionPolicy, nn.Module], CompressionPolicy],
+    describe: Describe,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Front:
     """Trains and tests the front's members; what an interrupted call finished is kept.
@@ -93,7 +99,7 @@ def finetune_front(
         compressor: Prepared for the net.
         archive: The trials.
         config: Settings.
-        describe: Adds to a policy how its net can be made again, given the net before finetuning.
+        describe: Adds to a policy how its net can be made again, given the net before finetuning and what made it.
         progress: Called with what is trained, steps done and steps in all.
     """
     if run.front.exists():
@@ -118,6 +124,21 @@ def finetune_front(
     return front
 
 
+def _best_start(
+    net: nn.Module, task: Task, compressor: Compressor, policy: CompressionPolicy, repairs: Sequence[str]
+) -> tuple[Compressor, nn.Module, float]:
+    """What makes a policy's net best, by the search split; the net, and its accuracy there."""
+    makers = [compressor, *(compressor.with_repair(name) for name in repairs if name != compressor.config.repair)]
+    if policy.costs["params"] == policy.original["params"]:
+        makers = makers[:1]  # nothing was cut, so there is nothing to repair
+    found = []
+    for maker in makers:
+        candidate = maker.apply(net, policy)
+        accuracy = float(task.measure_search(for_inference(copy.deepcopy(candidate), maker)))
+        found.append((maker, candidate, accuracy if math.isfinite(accuracy) else -math.inf))
+    return max(found, key=lambda start: start[2])
+
+
 def _member_file(run: Run, trial_id: str) -> Path:
     return run.nets / f"{trial_id}.json"
 
@@ -140,13 +161,12 @@ def _finetune(
     compressor: Compressor,
     record: TrialRecord,
     config: FinetuneConfig,
-    describe: Callable[[CompressionPolicy, nn.Module], CompressionPolicy],
+    describe: Describe,
     progress: Callable[[str, int, int | None], None] | None,
 ) -> FrontMember:
-    allocation = allocation_in(record)
-    policy = compressor.policy(allocation)
-    candidate = compressor.apply(net, policy)
-    policy = describe(policy, candidate)
+    policy = compressor.policy(allocation_in(record))
+    compressor, candidate, start = _best_start(net, task, compressor, policy, config.repairs)
+    policy = describe(policy, candidate, compressor)
     before = None
     if task.measure_test is not None:
         before = float(task.measure_test(for_inference(copy.deepcopy(candidate), compressor)))
@@ -172,6 +192,7 @@ def _finetune(
     tested = None if task.measure_test is None else float(task.measure_test(ready))
     accuracies: dict[str, Any] = {
         "accuracy_search": record.accuracy_search,
+        "accuracy_start": start if math.isfinite(start) else None,
         "accuracy_finetuned": finetuned,
         "accuracy_test": tested,
     }

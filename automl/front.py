@@ -19,6 +19,7 @@ class FrontMember(BaseModel):
     Attributes:
         trial_id: Its trial.
         accuracy_search: On the search split, as the search saw it.
+        accuracy_start: On the search split, as the long finetune found it: made by the best repair.
         accuracy_finetuned: On the search split, after the long finetune.
         accuracy_test: On the test split, after the long finetune; None where there is no test.
         accuracy_test_before: On the test split, before it.
@@ -37,6 +38,7 @@ class FrontMember(BaseModel):
     accuracy_finetuned: float
     accuracy_test: float | None
     accuracy_test_before: float | None = None
+    accuracy_start: float | None = None
     macs: int
     macs_ratio: float
     params: int

@@ -16,6 +16,7 @@ from automl.place import Place, versions
 from automl.run_info import GroupFacts, LayerFacts, RunInfo, fingerprint
 from automl.runs import Run, new_run
 from automl.task import Task
+from compressors.compressor import Compressor
 from compressors.cost import Costs
 from compressors.errors import UserError
 from compressors.grouping import fingerprint as net_fingerprint
@@ -127,12 +128,15 @@ def named_config_in(run: Run) -> SearchConfig:
     return config_in(run)
 
 
-def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) -> CompressionPolicy:
+def describe(
+    policy: CompressionPolicy, candidate: nn.Module, compressor: Compressor, remake: Remake
+) -> CompressionPolicy:
     """Adds to a policy what makes its net again, and the fingerprint by which to tell that it worked.
 
     Args:
         policy: The policy.
         candidate: The net that it made, before any finetuning.
+        compressor: What made it.
         remake: The search.
     """
     config = remake.config
@@ -141,7 +145,7 @@ def describe(policy: CompressionPolicy, candidate: nn.Module, remake: Remake) ->
         "versions": versions(),
         **({name: getattr(config, name).model_dump(mode="json") for name in ("net", "data")} if remake.named else {}),
         "input_shape": list(remake.task.example.shape[1:]),
-        "compressor": config.compressor.model_dump(mode="json"),
+        "compressor": compressor.config.model_dump(mode="json"),
         "calibration_fingerprint": remake.task.fingerprint,
         "splits": remake.task.record,
         "before_finetune_fingerprint": net_fingerprint(candidate),

@@ -91,7 +91,7 @@ def search_net(
             )  # fmt: skip
             front = finetune_front(
                 run, net, task, compressor, archive, config.finetune,
-                lambda policy, candidate: describe(policy, candidate, remake), place.watch.stage,
+                lambda policy, candidate, maker: describe(policy, candidate, maker, remake), place.watch.stage,
             )  # fmt: skip
         except KeyboardInterrupt:
             tracker.close()

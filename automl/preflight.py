@@ -29,7 +29,8 @@ def check_config(config: SearchConfig) -> None:
     AGENTS.entry(config.agent.name)
     REWARDS.entry(config.env.reward)
     SELECTORS.entry(config.compressor.order)
-    REPAIRS.entry(config.compressor.repair)
+    for repair in (config.compressor.repair, *config.finetune.repairs):
+        REPAIRS.entry(repair)
     parse_targets(config.env.targets)
     parse_search_from(config.data.search_from)
 

@@ -114,6 +114,17 @@ class Compressor:
         self._solved_bytes = 0
         self._sequential = None
 
+    def with_repair(self, repair: str) -> Compressor:
+        """A compressor with the same statistics and profile, but another repair.
+
+        Raises:
+            UserError: Unknown repair.
+        """
+        other = Compressor(self.config.model_copy(update={"repair": repair}))
+        other.use(self.table, self.statistics, self._calibration)
+        other.profile = self.profile
+        return other
+
     def prepare(
         self,
         net: nn.Module,

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from automl.benchmarks import ablation_table
 from automl.benchmarks.quality.results import Results, read_summary
 from automl.benchmarks.quality.statistics import Floats, bands, steps_at
 from automl.benchmarks.quality.tables import CAPTION, HEAD, CellCurves, Curve, cells_of, entries
@@ -87,13 +88,14 @@ def write_quality_page(summary: Path, out: Path) -> Path:
 
 def _page(results: Results) -> str:
     cells = cells_of(results.rows)
+    ablated = ablation_table.is_ablation(cells)
     agents = sorted({agent for cell in cells for agent in cell.agents})
     content = [
         {
             "net": f"{cell.net} on {cell.data}",
             "target": cell.target,
             "title": cell.title,
-            "table": _table(cell),
+            "table": _table(cell, ablated),
             "figure": json.loads(figure(cell, agents).to_json()),
         }
         for cell in cells
@@ -102,22 +104,26 @@ def _page(results: Results) -> str:
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     agents_of = [facts for cell in results.facts.get("cells", ()) for facts in cell["agents"].values()]
     commands = dict.fromkeys(command for facts in agents_of for command in facts.get("commands", ()) if command)
+    title, subject, caption = "Search quality", "Every agent against every other at equal cost", CAPTION
+    if ablated:
+        title, subject = "Ablation", "The agent without one of its parts at a time"
+        caption = " ".join([*ablation_table.legend(cells), ablation_table.CAPTION])
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Search quality - Secateur</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} - Secateur</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
-        "<h1>Search quality</h1><p>Every agent against every other at equal cost: lines are means over seeds, bands "
-        f"their 95% intervals.</p>{''.join(f'<p><code>{escape(command)}</code></p>' for command in commands)}"
+        f"<h1>{title}</h1><p>{subject}: lines are means over seeds, bands their 95% intervals.</p>"
+        f"{''.join(f'<p><code>{escape(command)}</code></p>' for command in commands)}"
         '<p><label>Net <select id="net"></select></label><label>Target <select id="target"></select></label></p>'
         '<h2 id="title"></h2><div class="scroll" id="table"></div>'
-        f'<p>{escape(CAPTION)}</p><div id="plot"></div>'
+        f'<p>{escape(caption)}</p><div id="plot"></div>'
         f'<script type="application/json" id="cells">{data}</script><script>{_SCRIPT}</script></body></html>\n'
     )
 
 
-def _table(cell: CellCurves) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
-    lines = (entry.cells() for entry in entries(cell))
+def _table(cell: CellCurves, ablated: bool) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in (ablation_table.HEAD if ablated else HEAD))
+    lines = (line.cells() for line in (ablation_table.lines(cell) if ablated else entries(cell)))
     body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in lines)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from automl.cli.bench_ablation import ablation_command
+from automl.cli.bench_front import front_command
 from automl.cli.bench_quality import quality_command
 from automl.cli.options import data_options, data_values, machine_options, net_options, net_values
 
@@ -18,7 +20,8 @@ def bench_command() -> None:
     """Measures Secateur itself; `docs/benchmarks.md` holds the figures."""
 
 
-bench_command.add_command(quality_command)
+for _command in (quality_command, ablation_command, front_command):
+    bench_command.add_command(_command)
 
 
 @bench_command.command("speed")

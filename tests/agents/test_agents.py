@@ -203,7 +203,7 @@ def test_the_baseline_is_the_moving_average_of_the_rewards_at_the_end() -> None:
 def test_warm_up_is_at_most_a_quarter_of_the_search() -> None:
     env = make_env()
     names = [make_agent(AgentConfig(), env, 12, 0).behaviour(episode).name for episode in range(5)]
-    assert names == ["even", "spread", "spread", "actor", "actor"]
+    assert names == ["even", "random", "spread", "actor", "actor"]
 
 
 def test_unknown_agent_names_the_nearest() -> None:

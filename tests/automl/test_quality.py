@@ -27,7 +27,8 @@ from automl.benchmarks.quality.progress import QualityProgress
 from automl.benchmarks.quality.results import Row, from_csv, to_csv
 from automl.benchmarks.quality.statistics import bands, first_reaching, interval, steps_at
 from automl.benchmarks.quality.store import SharedEvaluator, SharingExecutor, Store
-from automl.benchmarks.quality.tables import cells_of, entries, markdown_table
+from automl.benchmarks.quality.tables import HEAD, cells_of, entries
+from automl.benchmarks.tabulate import markdown_table
 from automl.ledger import read_ledger
 from automl.runs import Run
 from automl.search_loop import LoopConfig, search
@@ -479,7 +480,8 @@ def test_table_sorts_by_mean_best_and_times_by_randoms_mean_end():
     assert lines["strong"].seconds == 20
     without = cells_of(row for row in rows if row.agent != "random")
     assert {entry.cells()[6] for entry in entries(without[0])} == {""}
-    assert [line.split(" | ")[0] for line in markdown_table(cell).splitlines()[2:]] == [
+    written = markdown_table(cell.title, HEAD, (entry.cells() for entry in entries(cell)))
+    assert [line.split(" | ")[0] for line in written.splitlines()[2:]] == [
         "| agent", "| ---", "| strong", "| mixed", "| random", "| weak",
     ]  # fmt: skip
 

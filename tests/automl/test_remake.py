@@ -22,10 +22,10 @@ def test_the_net_before_finetuning_is_made_bit_for_bit(policy, tmp_path):
     assert done.code == 0, done.err
     assert "bit for bit the net of the search" in done.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"policy.json", "model.pt2", "model.safetensors"}
-    # Its accuracy is that which the search saw, not that after the search's own finetuning.
+    # Its accuracy is that from which the search's own finetuning started, not that after it.
     recorded = json.loads(policy.read_text())["details"]["accuracies"]
     written = json.loads((tmp_path / "out/policy.json").read_text())["details"]
-    assert written["accuracies"]["accuracy_search"] == recorded["accuracy_search"]
+    assert written["accuracies"]["accuracy_search"] == recorded["accuracy_start"]
     assert set(written["accuracies"]) == {"accuracy_search", "accuracy_test"}
     assert written["command"].startswith("secateur apply")
 

@@ -14,6 +14,7 @@ from automl.benchmarks.quality.identity import Facts, claim_cell, digest, facts_
 from automl.benchmarks.quality.plan import Cell, Job
 from automl.benchmarks.quality.store import SharedEvaluator, SharingExecutor, Store
 from automl.candidate import Evaluator
+from automl.config import SearchConfig
 from automl.episode import Guarded, Player
 from automl.ledger import TrialRecord
 from automl.loading import load_named
@@ -56,9 +57,9 @@ class Bench:
     profile: Profile
     accuracy: float
 
-    def facts(self, cell: Cell) -> Facts:
-        """What a cell's results are made with."""
-        return facts_here(cell, self.table.fingerprint, self.task.fingerprint, self.task.record)
+    def facts(self, config: SearchConfig, cell: Cell) -> Facts:
+        """What a search in the cell with this configuration is made with."""
+        return facts_here(config, cell, self.table.fingerprint, self.task.fingerprint, self.task.record)
 
 
 class Benches:
@@ -107,7 +108,7 @@ def begin(cell: Cell, bench: Bench) -> None:
     check_targets(cell.config, bench.table)
     original = {"accuracy": bench.accuracy, **bench.compressor.cost.original.as_dict()}
     kinds = [target.kind for target in parse_targets(cell.config.env.targets)]
-    claim_cell(cell, bench.facts(cell), original, front_cost(kinds))
+    claim_cell(cell, bench.facts(cell.config, cell), original, front_cost(kinds))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def run_job(job: Job, bench: Bench, store: Store, told: Callable[[], None] | Non
     shared = SharedEvaluator(
         Evaluator(bench.net, bench.compressor, bench.task, config.evaluation),
         store,
-        digest(bench.facts(cell)["evaluator"]),
+        digest(bench.facts(config, cell)["evaluator"]),
         seeded=config.evaluation.finetune_steps > 0,
         images=images if laddered else None,
     )

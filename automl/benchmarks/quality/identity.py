@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from automl.benchmarks.quality.plan import Cell, Job, label
+from automl.config import SearchConfig
 from automl.files import storage_errors, write_atomic
 from automl.open_run import agent_facts
 from automl.place import versions
@@ -21,23 +22,38 @@ from compressors.errors import UserError
 VERSION = 1
 Facts = dict[str, Any]
 
+_YOUNGER = {"warm_start": True, "profile_in_observation": True}
+"""Switches that results may be older than: what has no such switch was made as with this value."""
 
-def facts_here(cell: Cell, net_fingerprint: str, calibration: str, splits: Mapping[str, Any]) -> Facts:
-    """What a cell's results are made with here and now: the evaluator, and what else its searches have in common."""
-    plain = cell.config.model_dump(mode="json")
-    facts = _facts({**plain, "calibration": calibration, "splits": dict(splits)}, net_fingerprint)
+
+def facts_here(
+    config: SearchConfig, cell: Cell, net_fingerprint: str, calibration: str, splits: Mapping[str, Any]
+) -> Facts:
+    """What results of a cell are made with here and now: the evaluator, and what else its searches have in common."""
+    plain = config.model_dump(mode="json")
+    facts = _facts({**plain, "calibration": calibration, "splits": dict(splits)}, net_fingerprint, cell.ablated)
     facts["evaluator"] |= {"threads": torch.get_num_threads(), "torch": versions().get("torch"), "device": cell.device}
     return facts
 
 
-def facts_of(info: RunInfo) -> Facts:
-    """The same of a run that was made some time."""
-    facts = _facts(info.config, info.net_fingerprint)
+def facts_of(info: RunInfo, ablated: str = "") -> Facts:
+    """The same of a run that was made some time.
+
+    Args:
+        info: What the run folder says.
+        ablated: As in its cell.
+    """
+    facts = _facts(info.config, info.net_fingerprint, ablated)
     facts["evaluator"] |= {"threads": info.threads, "torch": info.versions.get("torch")}
     return facts
 
 
-def _facts(config: Mapping[str, Any], net_fingerprint: str) -> Facts:
+def settings_of(agent: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What matters of the agents' settings where `name` searches."""
+    return _without_younger(agent_facts({**agent, "name": name}, name))
+
+
+def _facts(config: Mapping[str, Any], net_fingerprint: str, ablated: str) -> Facts:
     splits = dict(config["splits"])
     # The same images in another folder are the same images.
     splits["data"] = label(str(splits.get("data", "")))
@@ -52,9 +68,18 @@ def _facts(config: Mapping[str, Any], net_fingerprint: str) -> Facts:
     loop = config["loop"]
     return {
         "evaluator": evaluator,
-        "env": config["env"],
+        "env": _without_younger(config["env"]),
         "episodes": loop["episodes"],
         "staleness": loop["staleness"],
+        **({"agent": settings_of(config["agent"], ablated)} if ablated else {}),
+    }
+
+
+def _without_younger(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_younger(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if name not in _YOUNGER or value != _YOUNGER[name]
     }
 
 
@@ -122,17 +147,22 @@ def claim_cell(cell: Cell, facts: Facts, original: Mapping[str, float], cost: st
 
 
 def check_job(job: Job) -> None:
-    """Checks that what is there of a search was begun with the agent's present settings.
+    """Checks that what is there of a search was begun with its present settings.
 
     Raises:
         UserError: It was not.
     """
     run = Run(job.folder)
     if run.config.exists():
-        there = agent_facts(run.info().config["agent"], job.agent)
-        here = agent_facts(job.config.agent.model_dump(mode="json"), job.agent)
-        again = f"Choose another --out, or delete {job.folder.parent} to run the agent again."
-        require_same(job.folder, {"agent": there}, {"agent": here}, again)
+        again = f"Choose another --out, or delete {job.folder.parent} to run {job.variant or 'the agent'} again."
+        there, here = run.info().config, job.config.model_dump(mode="json")
+        require_same(job.folder, _decided(there, job.agent), _decided(here, job.agent), again)
+
+
+def _decided(config: Mapping[str, Any], agent: str) -> Facts:
+    """The sections that a variant may change."""
+    env, evaluation = (_without_younger(config[name]) for name in ("env", "evaluation"))
+    return {"agent": settings_of(config["agent"], agent), "env": env, "evaluation": evaluation}
 
 
 def read_cell(file: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from compressors.errors import UserError
 from envs.target import parse_targets
 
 CELL_FILE = "cell.json"
+Settings = tuple[tuple[str, Any], ...]
+"""Settings that are laid over a configuration, by their whole names, e.g. `env.l2_weight`."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ class Cell:
         config: What its searches have in common; the agent's name and the seed come from the job.
         device: Where the net runs.
         command: What the user typed.
+        ablated: The agent whose parts are left out one at a time; empty where agents are compared.
     """
 
     out: Path
     config: SearchConfig
     device: str
     command: str
+    ablated: str = ""
 
     @property
     def net(self) -> str:
@@ -99,27 +103,35 @@ class Job:
         cell: Where it belongs.
         agent: Who searches.
         seed: Of the search.
+        variant: Name in folders and tables where the agent's is not enough; empty: the agent's.
+        settings: What the variant changes.
     """
 
     cell: Cell
     agent: str
     seed: int
+    variant: str = ""
+    settings: Settings = ()
 
     @property
     def folder(self) -> Path:
         """Its run folder."""
-        return self.cell.folder / self.agent / f"seed-{self.seed}"
+        return self.cell.folder / (self.variant or self.agent) / f"seed-{self.seed}"
 
     @property
     def config(self) -> SearchConfig:
         """The configuration of its search."""
-        config = self.cell.config
-        return config.model_copy(
-            update={
-                "agent": config.agent.model_copy(update={"name": self.agent}),
-                "loop": config.loop.model_copy(update={"seed": self.seed}),
-            }
-        )
+        own = (*self.settings, ("agent.name", self.agent), ("loop.seed", self.seed))
+        return parse(SearchConfig, overlaid(self.cell.config.model_dump(), own))
+
+
+def overlaid(values: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Plain values with some settings replaced; the given ones stay as they are."""
+    found = dict(values)
+    for path, value in settings:
+        head, dot, rest = path.partition(".")
+        found[head] = overlaid(found.get(head, {}), ((rest, value),)) if dot else value
+    return found
 
 
 def label(name: str) -> str:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from automl.archive import Archive
-from automl.benchmarks.quality.identity import Facts, facts_of, read_cell, require_same
-from automl.benchmarks.quality.plan import CELL_FILE
+from automl.benchmarks.quality.searches import Expected, Search, cell_files, read_searches
 from automl.benchmarks.quality.statistics import METHOD
 from automl.files import storage_errors, write_atomic
-from automl.ledger import TrialRecord, read_ledger
-from automl.open_run import agent_facts
 from automl.place import versions
-from automl.run_info import RunInfo
-from automl.runs import Run
 from compressors.errors import UserError
 
 CSV_FILE = "summary.csv"
@@ -37,7 +32,7 @@ class Row:
         net: Short name.
         data: Short name.
         target: As typed.
-        agent: Who searched.
+        agent: Who searched, or which variant did.
         seed: Of the search.
         evaluations: How many so far.
         seconds: Of the whole episodes so far.
@@ -71,74 +66,33 @@ class Results:
     notes: tuple[str, ...] = ()
 
 
-def collect(out: Path) -> Results:
+def collect(out: Path, expected: Expected | None = None) -> Results:
     """Reads all cells, agents and seeds below a folder. Unfinished searches are left out, and counted.
 
     Args:
         out: Folder of all results.
+        expected: As for `read_searches`.
 
     Raises:
         UserError: There are none, something is damaged, or results of one cell were made differently.
     """
-    files = sorted(out.glob(f"*/*/{CELL_FILE}"))
-    if not files:
-        raise UserError(f"{out} holds no results: it has no folder NET-DATA/TARGET with a {CELL_FILE}.")
     rows: list[Row] = []
     cells, notes = [], []
-    for file in files:
-        cell = read_cell(file)
-        found, facts, unfinished = _cell(file.parent, cell)
-        rows += found
-        cells.append({name: value for name, value in cell.items() if name != "version"} | {"agents": facts})
-        if unfinished:
-            notes.append(
-                f"{cell['net']} on {cell['data']}, {cell['target']}: {unfinished} unfinished search(es) are left out."
-            )
+    for file in cell_files(out):
+        found = read_searches(file, expected)
+        for search in found.searches:
+            rows += _rows(found.cell, search)
+        cells.append(
+            {name: value for name, value in found.cell.items() if name != "version"} | {"agents": found.agents}
+        )
+        notes += [found.note] if found.note else []
     facts = {"version": 1, "interval": METHOD, "versions": versions(), "cells": cells}
     return Results(tuple(rows), facts, tuple(notes))
 
 
-def _cell(folder: Path, cell: dict[str, Any]) -> tuple[list[Row], dict[str, Any], int]:
-    """Rows, facts of each agent, and the number of unfinished searches of a cell."""
-    rows: list[Row] = []
-    agents: dict[str, Any] = {}
-    unfinished = 0
-    for config in sorted(folder.glob("*/seed-*/config.json"), key=lambda path: (path.parts[-3], _seed(path.parent))):
-        run = Run(config.parent)
-        agent = run.folder.parent.name
-        info = run.info()
-        _require_cell(run, info, cell["facts"])
-        settings = agent_facts(info.config["agent"], agent)
-        held = agents.setdefault(agent, {"settings": settings, "seeds": [], "commands": []})
-        again = "Delete one of them."
-        require_same(run.folder.parent, {"agent": held["settings"]}, {"agent": settings}, again)
-        records = read_ledger(run.ledger)
-        if len(records) < cell["facts"]["episodes"]:
-            unfinished += 1
-            continue
-        held["seeds"].append(_seed(run.folder))
-        held["commands"] += [info.command] if info.command not in held["commands"] else []
-        names = (str(cell["net"]), str(cell["data"]), str(cell["target"]), agent, _seed(run.folder))
-        rows += _rows(names, records, info)
-    return rows, {name: facts for name, facts in agents.items() if facts["seeds"]}, unfinished
-
-
-def _require_cell(run: Run, info: RunInfo, facts: Facts) -> None:
-    here = facts_of(info)
-    # A run folder does not say on which device it ran.
-    here["evaluator"]["device"] = facts["evaluator"].get("device")
-    require_same(run.folder, here, facts, "Move that folder elsewhere.")
-
-
-def _seed(folder: Path) -> int:
-    number = folder.name.removeprefix("seed-")
-    if not number.isdigit():
-        raise UserError(f"{folder} must be named seed-NUMBER. Move it elsewhere.")
-    return int(number)
-
-
-def _rows(names: tuple[str, str, str, str, int], records: Sequence[TrialRecord], info: RunInfo) -> list[Row]:
-    archive = Archive(info.original, info.cost)
+def _rows(cell: Mapping[str, Any], search: Search) -> list[Row]:
+    names = (str(cell["net"]), str(cell["data"]), str(cell["target"]), search.name, search.seed)
+    archive, records = Archive(search.info.original, search.info.cost), search.records
     seconds = list(accumulate(sum(record.seconds.values()) for record in records))
     best = volume = 0.0
     rows = []

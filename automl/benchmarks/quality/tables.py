@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from automl.benchmarks.quality.results import Row
 from automl.benchmarks.quality.statistics import METHOD, Floats, Interval, first_reaching, interval
@@ -146,20 +144,3 @@ def entries(cell: CellCurves) -> list[Entry]:
         for agent, curves in cell.agents.items()
     ]
     return sorted(lines, key=lambda line: (-line.best.mean, -line.hypervolume.mean, line.agent))
-
-
-def rich_table(cell: CellCurves) -> Table:
-    """For a terminal."""
-    table = Table(title=cell.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in HEAD:
-        table.add_column(name, justify="left" if name == "agent" else "right", no_wrap=True)
-    for entry in entries(cell):
-        table.add_row(*entry.cells())
-    return table
-
-
-def markdown_table(cell: CellCurves) -> str:
-    """For a page of documentation."""
-    lines = [HEAD, ("---", *("---:" for _ in HEAD[1:])), *(entry.cells() for entry in entries(cell))]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {cell.title}\n\n{table}\n"
