@@ -23,6 +23,7 @@ from agents.planner import PlannedByModel
 from agents.protocol import AgentState, Behaviour, Rollout
 from agents.surrogate import Surrogate
 from compressors.layers import Ints
+from compressors.threads import single_threaded
 from envs.compression import CompressionEnv
 from envs.evaluation import Outcome
 from envs.rehearsal import Rehearsal, rehearse
@@ -71,7 +72,8 @@ class DDPGAgent(NoisyAgent[DDPGConfig]):
             rows = slice(max(0, version - _MOST), version)
             features = self._batch.features(np.stack(self._choices[rows]))
             accuracies, errors = np.array(self._accuracies[rows]), np.array(self._errors[rows])
-            self._fitted = version, Surrogate.fit(features, accuracies, errors)
+            with single_threaded():
+                self._fitted = version, Surrogate.fit(features, accuracies, errors)
         return self._fitted[1]
 
     def _remember(self, rollout: Rollout) -> None:

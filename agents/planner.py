@@ -11,6 +11,7 @@ from agents.batch import PlanBatch, plan_of
 from agents.config import DDPGConfig
 from agents.surrogate import Surrogate
 from compressors.layers import Ints
+from compressors.threads import single_threaded
 from envs.compression import CompressionEnv
 from envs.decisions import Action, Floats
 from envs.observation import Observation
@@ -47,7 +48,8 @@ class PlannedByModel:
     def act(self, observation: Observation, env: CompressionEnv, rng: np.random.Generator) -> Action:
         """The plan's action for the step at hand."""
         if env.position == 0 or self._actions is None:
-            self._actions = env.space.actions(plan_of(self._plan(env, rng)))
+            with single_threaded():
+                self._actions = env.space.actions(plan_of(self._plan(env, rng)))
         return np.array(self._actions[env.position])
 
     def _plan(self, env: CompressionEnv, rng: np.random.Generator) -> Ints:

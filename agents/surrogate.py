@@ -9,8 +9,8 @@ import numpy as np
 from envs.decisions import Floats
 
 _LENGTHS = (1.0, 2.0, 4.0)
-_SLOPES = (1.0, 10.0)
-_NOISES = (0.01, 0.05)
+_SLOPES = (1.0, 10.0, 50.0)
+_NOISES = (0.01, 0.05, 0.2, 0.5)
 _SPREADS_BELOW = 4.0
 
 

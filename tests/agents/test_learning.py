@@ -8,7 +8,6 @@ import pytest
 from agents.actor import ActorBehaviour
 from agents.config import AgentConfig, DDPGConfig
 from agents.ddpg import DDPGAgent
-from agents.planner import PlannedByModel
 from agents.registry import make_agent
 from agents.rollout import run_episode
 from compressors.cost import Allocation
@@ -58,8 +57,13 @@ def make_env(redundant: int, targets: tuple[str, ...]) -> CompressionEnv:
     return CompressionEnv(table, blank_profile(table), evaluate, config)
 
 
+ACTOR = DDPGConfig(net_arch=(64, 64), surrogate=False, pretrain_episodes=0, imagined_episodes=0, relabel=False)
+PLANNER = DDPGConfig(net_arch=(64, 64), mutants=40, strangers=40, rounds=2, proposals=1)
+
+
 def train(env: CompressionEnv, episodes: int, seed: int) -> DDPGAgent:
-    agent = make_agent(AgentConfig(ddpg=DDPGConfig(net_arch=(64, 64))), env, EPISODES, seed)
+    """An actor that has to learn by itself."""
+    agent = make_agent(AgentConfig(ddpg=ACTOR), env, EPISODES, seed)
     assert isinstance(agent, DDPGAgent)
     for episode in range(episodes):
         targets = sample_targets(env.targets, episode, seed)
@@ -70,9 +74,8 @@ def train(env: CompressionEnv, episodes: int, seed: int) -> DDPGAgent:
 def greedy_accuracy(env: CompressionEnv, agent: DDPGAgent, targets: dict[str, float]) -> float:
     """What the actor itself does, without noise."""
     behaviour = agent.behaviour(EPISODES - 1)
-    actor = behaviour.actor if isinstance(behaviour, PlannedByModel) else behaviour
-    assert isinstance(actor, ActorBehaviour)
-    quiet = ActorBehaviour(actor.weights, 0.0)
+    assert isinstance(behaviour, ActorBehaviour)
+    quiet = ActorBehaviour(behaviour.weights, 0.0)
     return run_episode(env, quiet, seed=0, episode=0, targets=targets).outcome.accuracy
 
 
@@ -91,3 +94,17 @@ def test_one_agent_serves_a_range_of_targets() -> None:
     trained, untrained = train(env, EPISODES - 1, seed=0), train(env, 0, seed=0)
     assert min(greedy_accuracy(env, trained, target) for target in targets) > 0.75
     assert max(greedy_accuracy(env, untrained, target) for target in targets) < 0.5
+
+
+@pytest.mark.parametrize("targets", [("macs=0.78",), ("macs=0.78..0.95",)])
+def test_planned_episodes_leave_the_other_layers_alone(targets: tuple[str, ...]) -> None:
+    env = make_env(2, targets)
+    agent = make_agent(AgentConfig(ddpg=PLANNER), env, EPISODES, 0)
+    found: dict[str, list[float]] = {}
+    for episode in range(50):
+        values = sample_targets(env.targets, episode, 0)
+        rollout = run_episode(env, agent.behaviour(episode), seed=0, episode=episode, targets=values)
+        agent.learn(rollout)
+        found.setdefault(rollout.behaviour, []).append(rollout.outcome.accuracy)
+    planned = found["model"] + found.get("actor", [])
+    assert np.median(planned[-10:]) > NEAR_OPTIMAL > np.median(found["random"]) + 0.1
