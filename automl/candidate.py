@@ -48,7 +48,7 @@ class EvaluationConfig(BaseModel):
     finetune_lr: float = Field(default=0.01, gt=0)
     finetune_batch_size: int = Field(default=128, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
-    first_images: int = Field(default=0, ge=0)
+    first_images: int = Field(default=250, ge=0)
     margin: float = Field(default=2.5, ge=0, allow_inf_nan=False)
 
     @field_validator("first_images")
@@ -116,11 +116,12 @@ class SearchImages:
 
     Args:
         net: The original net, whose answers tell how hard each image is; untouched.
-        accuracy: The images, and the accuracy on all of them.
+        accuracy: The images, and the accuracy on all of them; puts them into the order of the rungs. Images of several
+            shapes have no rungs.
         config: Settings.
 
     Raises:
-        UserError: A ladder needs images of one shape, and its original net must give one tensor of finite scores.
+        UserError: The original net does not give one tensor of finite scores.
     """
 
     def __init__(self, net: nn.Module, accuracy: Accuracy, config: EvaluationConfig) -> None:
@@ -129,12 +130,8 @@ class SearchImages:
         self.right = np.zeros(accuracy.images, dtype=bool)
         batches = accuracy.batches
         self.counts: tuple[int, ...] = (accuracy.images,)
-        if 0 < config.first_images < accuracy.images:
-            if len({batch.shape[1:] for batch, _ in batches}) > 1:
-                raise UserError(
-                    "Judging candidates on a few images first needs search images of one shape: set "
-                    "evaluation.first_images to 0, or give the images one shape."
-                )
+        alike = len({batch.shape[1:] for batch, _ in batches}) == 1
+        if alike and 0 < config.first_images < accuracy.images:
             inputs, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
             self.counts = rungs(config.first_images, accuracy.images)
             order = self._ordered(net, accuracy, labels)
@@ -147,6 +144,8 @@ class SearchImages:
             cut = order.tensor_split(starts[1:])
             batches = [(inputs[part], labels[part]) for part in cut]
         self.batches = [(self._held(inputs), labels) for inputs, labels in batches]
+        # The order of images is nothing to an accuracy, and two copies of them may be too many.
+        accuracy.batches = self.batches if self.dtype == torch.float32 else batches
 
     def _ordered(self, net: nn.Module, accuracy: Accuracy, labels: Tensor) -> Tensor:
         """The order of the images; keeps which of them the original net has right."""

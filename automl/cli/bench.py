@@ -49,6 +49,7 @@ def speed(targets: tuple[str, ...], episodes: int, out: Path | None, **values: A
         "net": net_values(values),
         "data": data_values(values),
         "env": {"targets": list(targets)},
+        "evaluation": {"first_images": 0},
         "loop": {"episodes": episodes},
     }
     config = parse(SearchConfig, merge({}, settings))
