@@ -82,7 +82,7 @@ class DDPGConfig(NoisyConfig):
     mutants: int = Field(default=200, ge=1)
     rounds: int = Field(default=3, ge=1)
     optimism: float = Field(default=1.0, ge=0)
-    pretrain_episodes: int = Field(default=30, ge=0)
+    pretrain_episodes: int = Field(default=0, ge=0)
     imagined_episodes: int = Field(default=1, ge=0)
     relabel: bool = True
 

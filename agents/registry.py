@@ -46,7 +46,7 @@ def least_episodes(config: AgentConfig) -> int:
     """
     AGENTS.entry(config.name)
     learned = {
-        "ddpg": _SHORTEST_WARMUP,
+        "ddpg": _SHORTEST_WARMUP + 2,  # its surrogate begins with five trials
         "td3": _SHORTEST_WARMUP,
         "sac": _SHORTEST_WARMUP,
         "tpe": config.tpe.n_startup_trials + 1,

@@ -132,23 +132,30 @@ class SearchImages:
         self.counts: tuple[int, ...] = (accuracy.images,)
         alike = len({batch.shape[1:] for batch, _ in batches}) == 1
         if alike and 0 < config.first_images < accuracy.images:
-            inputs, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
             self.counts = rungs(config.first_images, accuracy.images)
-            order = self._ordered(net, accuracy, labels)
-            largest = max(len(batch) for batch, _ in batches)
-            starts = [
-                start
-                for low, high in zip((0, *self.counts), self.counts, strict=False)
-                for start in range(low, high, largest)
-            ]
-            cut = order.tensor_split(starts[1:])
-            batches = [(inputs[part], labels[part]) for part in cut]
+            if accuracy.arranged is None or accuracy.arranged[:2] != (net, self.counts):
+                self._arrange(net, accuracy)
+            assert accuracy.arranged is not None
+            self.right, batches = accuracy.arranged[2], accuracy.batches
         self.batches = [(self._held(inputs), labels) for inputs, labels in batches]
-        # The order of images is nothing to an accuracy, and two copies of them may be too many.
-        accuracy.batches = self.batches if self.dtype == torch.float32 else batches
 
-    def _ordered(self, net: nn.Module, accuracy: Accuracy, labels: Tensor) -> Tensor:
-        """The order of the images; keeps which of them the original net has right."""
+    def _arrange(self, net: nn.Module, accuracy: Accuracy) -> None:
+        """Puts the images into the order of the rungs: to an accuracy it is nothing, and two copies may be too many."""
+        batches = accuracy.batches
+        inputs, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
+        order, right = self._ordered(net, accuracy, labels)
+        largest = max(len(batch) for batch, _ in batches)
+        starts = [
+            start
+            for low, high in zip((0, *self.counts), self.counts, strict=False)
+            for start in range(low, high, largest)
+        ]
+        parts = order.tensor_split(starts[1:])
+        accuracy.batches = [(_channels_last(inputs[part]), labels[part]) for part in parts]
+        accuracy.arranged = (net, self.counts, right)
+
+    def _ordered(self, net: nn.Module, accuracy: Accuracy, labels: Tensor) -> tuple[Tensor, Bools]:
+        """The order of the images, and which of them, in this order, the original net has right."""
         original = copy.deepcopy(net).eval().to(memory_format=torch.channels_last)
         with torch.inference_mode():
             scores = [accuracy.scores(original, inputs) for inputs, _ in accuracy.batches]
@@ -157,12 +164,10 @@ class SearchImages:
         known = torch.cat([found for found in scores if found is not None]).float().cpu().numpy()
         truth = labels.cpu().numpy()
         order = stratified_order(signed_margins(known, truth), self.counts)
-        self.right = (known.argmax(axis=1) == truth)[order]
-        return torch.from_numpy(order)
+        return torch.from_numpy(order), (known.argmax(axis=1) == truth)[order]
 
     def _held(self, inputs: Tensor) -> Tensor:
-        images = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        return _channels_last(inputs.to(self.dtype) if inputs.is_floating_point() else inputs)
 
     def measure(self, net: nn.Module, bar: float) -> tuple[float, int]:
         """The accuracy of a net that is ready for inference, or an estimate below the bar, and how many images it took.
@@ -183,6 +188,10 @@ class SearchImages:
                 if cannot_matter(found, bar, self.margin):
                     return below(found.accuracy, bar), done
         return float(np.concatenate(answers).mean()), done
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
 def for_inference(net: nn.Module, compressor: Compressor) -> nn.Module:

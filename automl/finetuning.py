@@ -105,11 +105,13 @@ def finetune_front(
     if run.front.exists():
         return read_front(run)  # the test split is used once
     chosen = select_members(archive, config.members)
+    makers = [compressor]
+    makers += [compressor.with_repair(name) for name in config.repairs if name != compressor.config.repair]
     done: dict[str, FrontMember] = {}
     for record in chosen:
         member = _finished(run, record.trial_id)
         if member is None:
-            member = _finetune(run, net, task, compressor, record, config, describe, progress)
+            member = _finetune(run, net, task, makers, record, config, describe, progress)
             write_atomic(_member_file(run, record.trial_id), member.model_dump_json().encode())
         done[record.trial_id] = member
     facts = {("accuracy_search" if name == "accuracy" else name): value for name, value in run.info().original.items()}
@@ -125,16 +127,23 @@ def finetune_front(
 
 
 def _best_start(
-    net: nn.Module, task: Task, compressor: Compressor, policy: CompressionPolicy, repairs: Sequence[str]
+    net: nn.Module, task: Task, makers: Sequence[Compressor], policy: CompressionPolicy
 ) -> tuple[Compressor, nn.Module, float]:
     """What makes a policy's net best, by the search split; the net, and its accuracy there."""
-    makers = [compressor, *(compressor.with_repair(name) for name in repairs if name != compressor.config.repair)]
     if policy.costs["params"] == policy.original["params"]:
         makers = makers[:1]  # nothing was cut, so there is nothing to repair
     found = []
     for maker in makers:
-        candidate = maker.apply(net, policy)
-        accuracy = float(task.measure_search(for_inference(copy.deepcopy(candidate), maker)))
+        try:
+            candidate = maker.apply(net, policy)
+            accuracy = float(task.measure_search(for_inference(copy.deepcopy(candidate), maker)))
+        except UserError:
+            raise
+        except Exception:
+            # The search's own repair must work; another one is only tried.
+            if maker is makers[0]:
+                raise
+            continue
         found.append((maker, candidate, accuracy if math.isfinite(accuracy) else -math.inf))
     return max(found, key=lambda start: start[2])
 
@@ -158,14 +167,14 @@ def _finetune(
     run: Run,
     net: nn.Module,
     task: Task,
-    compressor: Compressor,
+    makers: Sequence[Compressor],
     record: TrialRecord,
     config: FinetuneConfig,
     describe: Describe,
     progress: Callable[[str, int, int | None], None] | None,
 ) -> FrontMember:
-    policy = compressor.policy(allocation_in(record))
-    compressor, candidate, start = _best_start(net, task, compressor, policy, config.repairs)
+    policy = makers[0].policy(allocation_in(record))
+    compressor, candidate, start = _best_start(net, task, makers, policy)
     policy = describe(policy, candidate, compressor)
     before = None
     if task.measure_test is not None:

@@ -51,7 +51,8 @@ def describe(record: TrialRecord, archive: Archive) -> str:
     """A trial in a few words, e.g. `t00017 0.912 at macs 0.49`."""
     if record.status == "failed":
         return f"{record.trial_id} failed: {record.error}"
-    return f"{record.trial_id} {record.accuracy_search:.3f} at {archive.cost} {archive.cost_ratio(record):.2f}"
+    about = "stopped at about " if record.status == "stopped" else ""
+    return f"{record.trial_id} {about}{record.accuracy_search:.3f} at {archive.cost} {archive.cost_ratio(record):.2f}"
 
 
 def _best(archive: Archive) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automl.data.imageset import ImageSet
@@ -77,9 +79,14 @@ class Accuracy:
 
     Args:
         batches: `(inputs, labels)` pairs.
+
+    Attributes:
+        batches: The same; an evaluator may put the images into another order.
+        arranged: For which net and rungs that was done, and which images, in this order, the net has right.
     """
 
     def __init__(self, batches: Pairs) -> None:
+        self.arranged: tuple[nn.Module, tuple[int, ...], NDArray[np.bool_]] | None = None
         self.batches = [(inputs, labels) for inputs, labels in batches]
         if not self.batches:
             raise UserError("Accuracy needs at least one batch of (inputs, labels) to judge a net on, but got none.")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressors.layers import LayerTable
 from compressors.quantize.modules import _Quantized
+from compressors.statistics import device_of
 
 
 def fold_batchnorms(net: nn.Module, table: LayerTable) -> nn.Module:
@@ -60,7 +61,7 @@ def reestimate_batchnorms(net: nn.Module, batches: Iterable[Tensor]) -> nn.Modul
         norm.train()
     with torch.no_grad():
         for batch in batches:
-            net(batch)
+            net(batch.to(device_of(net)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, training in modes.items():

@@ -27,7 +27,7 @@ from compressors.repair.base import LEAST_EXPLAINED
 from compressors.repair.targets import Target, intercept, matrices, normalisation
 from compressors.repair.watching import watch
 from compressors.slicing import keep_mask
-from compressors.statistics import Statistics, can_take_intercept, sampled_rows
+from compressors.statistics import Statistics, can_take_intercept, device_of, sampled_rows
 
 _LARGEST_MAP_BYTES = 256 << 20
 _TARGET_BYTES = 512 << 20
@@ -72,8 +72,11 @@ class Sequential:
         # Fewer images at once are made up for by more positions of each.
         sampled = min(-(-rows // max(total, 1)) * wanted, _TARGET_BYTES // outputs)
         self.per_image = max(1, -(-sampled // count))
-        self.images = _spread(calibration, count)
         self.targets: dict[str, Target] = {}
+        self.images = torch.zeros(0)
+        if len({batch.shape[1:] for batch in calibration}) > 1:
+            return  # images of several shapes make no one batch: the independent repair stands
+        self.images = _spread(calibration, count).to(device_of(net))
         self._record(net, [layer for layer in table.layers if statistics.layers[layer.name].second is not None])
 
     def refit(self, smaller: nn.Module, kept: Bools, fit_variance: bool) -> None:
@@ -88,7 +91,11 @@ class Sequential:
         waiting: dict[str, tuple[Tensor, Tensor, int]] = {}
 
         def reached(layer: Layer, module: nn.Module, x: Tensor) -> None:
+            if x.shape[0] % len(self.images):
+                return
             rows = self._sample(layer, module, x)
+            if rows.shape[1] != len(self.targets[layer.name].values):
+                return
             if self.targets[layer.name].summed:
                 waiting[layer.name] = (rows, x, _version(x))
             else:
@@ -112,6 +119,8 @@ class Sequential:
             return again
 
         layers = [layer for layer in self.table.layers if layer.name in self.targets]
+        if not layers:
+            return
         watch(smaller, self.table, layers, [self.images], reached, summed)
 
     def _record(self, net: nn.Module, layers: list[Layer]) -> None:
@@ -121,6 +130,8 @@ class Sequential:
         plain: dict[str, list[Tensor]] = {}
         sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
         rivals: dict[str, str | None] = {}
+        batches = self.images.split(64)
+        sizes = [len(batch) for batch in batches]
         layers = [
             layer
             for layer in layers
@@ -129,6 +140,8 @@ class Sequential:
         ]
 
         def reached(layer: Layer, module: nn.Module, x: Tensor) -> None:
+            if x.shape[0] % sizes[len(plain.get(layer.name, ())) % len(sizes)]:
+                return  # its first axis is not that of the images, so rows of two passes would not be the same
             rows, weight = self._sample(layer, module, x), matrices(module, layer.groups)
             values = _together(torch.bmm(rows, weight.transpose(1, 2))) + intercept(net, self.table, layer)
             plain.setdefault(layer.name, []).append(values)
@@ -139,7 +152,6 @@ class Sequential:
             sums.setdefault(name, []).append((next(found), next(found)))
             rivals[name] = rival
 
-        batches = self.images.split(64)
         seen = watch(net, self.table, layers, batches, reached, summed)
         for layer in layers:
             if len(plain.get(layer.name, ())) != len(batches):

@@ -79,6 +79,11 @@ class _Accumulator:
             self.diagonal += rows.square().sum(1, dtype=torch.float64)
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """Where a net's parameters are; the CPU for a net without any."""
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+
+
 def gather_statistics(
     net: nn.Module,
     table: LayerTable,
@@ -120,7 +125,7 @@ def gather_statistics(
     try:
         with torch.no_grad():
             for batch in batches:
-                net(batch)
+                net(batch.to(device_of(net)))
                 done += len(batch)
                 if progress is not None:
                     progress(done)

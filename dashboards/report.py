@@ -111,7 +111,9 @@ def _page(info: RunInfo, archive: Archive, volumes: Sequence[float], members: Se
             )
     name = escape(info.search_id)
     failed = sum(record.status == "failed" for record in archive.records)
+    stopped = sum(record.status == "stopped" for record in archive.records)
     facts = f"Net <b>{escape(info.net)}</b>, {done} trials" + (f", {failed} failed" if failed else "")
+    facts += f", {stopped} stopped early and not shown" if stopped else ""
     command = f"<p><code>{escape(info.command)}</code></p>" if info.command else ""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name} - Secateur</title>'

@@ -22,6 +22,9 @@ from envs.reward import REWARDS, Finish, Point, check_front
 from envs.sensitivity import check_profile, step_errors
 from envs.target import check_values, front_cost, parse_targets, sample_targets
 
+_NEAR_TARGET = 0.97
+"""A candidate of at least this part of the target's cost was made for the target."""
+
 
 class CompressionEnv(gym.Env[Observation, Action]):
     """Decides how much of each layer to keep and how many bits to hold it in, under hard targets on the cost.
@@ -74,7 +77,8 @@ class CompressionEnv(gym.Env[Observation, Action]):
     every cost of which is within its limit. Every `info` of a step holds `l2`, the step's error.
 
     The env is deterministic: `evaluate` gets a seed drawn at the reset, and as its bar the best accuracy that the given
-    front has within the target (see `envs.evaluation.Evaluate`).
+    front has at the candidate's cost; with the reward `accuracy`, and for a candidate of nearly the target's cost, the
+    best within the target. See `envs.evaluation.Evaluate`.
 
     ## Versions
 
@@ -184,9 +188,7 @@ class CompressionEnv(gym.Env[Observation, Action]):
         costs = self.costs.of(allocation)
         kind = front_cost(self.limits)
         ratio = costs.of(kind) / self.costs.original.of(kind)
-        # Whatever the front has within the target is what this candidate was to beat.
-        reach = self.limits.get(kind, costs.of(kind)) / self.costs.original.of(kind)
-        evaluation = self._evaluate(allocation, self._seed, bar_of(self.front, reach))
+        evaluation = self._evaluate(allocation, self._seed, bar_of(self.front, self._reach(ratio, kind)))
         if not np.isfinite(evaluation.accuracy):
             raise UserError(
                 f"The evaluation must give a finite accuracy, but gave {evaluation.accuracy} for a net of "
@@ -208,6 +210,14 @@ class CompressionEnv(gym.Env[Observation, Action]):
             images=evaluation.images,
             complete=evaluation.complete,
         )
+
+    def _reach(self, ratio: float, kind: str) -> float:
+        """The largest cost ratio that a front member may have to be a rival of this candidate."""
+        if self.config.reward != "accuracy" or kind not in self.limits:
+            return ratio
+        # Candidates just below the target were made for it, and compete with everything that meets it.
+        target = self.limits[kind] / self.costs.original.of(kind)
+        return target if ratio >= _NEAR_TARGET * target else ratio
 
     def _observe(self) -> Observation:
         last = self.choices[-1] if self.choices else None

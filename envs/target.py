@@ -40,8 +40,8 @@ class Target:
         return self.high > 1
 
     def __str__(self) -> str:
-        low = f"{self.kind}={self.low:g}"
-        return low if self.low == self.high else f"{low}..{self.high:g}"
+        low = f"{self.kind}={self.low:.15g}"
+        return low if self.low == self.high else f"{low}..{self.high:.15g}"
 
     def sample(self, episode: int, seed: int, axis: int = 0) -> Target:
         """The fixed target of one episode, spread evenly over the range.

@@ -329,7 +329,7 @@ def test_least_episodes_follow_the_settings() -> None:
         "uniform": 1,
         "sensitivity": 1,
     }
-    assert least("ddpg") == 4
+    assert least("ddpg") == 6
     assert [least("tpe"), least("gp"), least("nsga2"), least("cem")] == [11, 11, 20, 15]
     assert [least(name, **SMALL) for name in ("tpe", "gp", "nsga2", "cem")] == [5, 5, 4, 4]
     assert all(least(name) >= 1 for name in AGENTS)

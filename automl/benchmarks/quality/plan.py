@@ -186,7 +186,11 @@ def _cell(request: Request, net: Mapping[str, Any], target: str) -> Cell:
         "env": {"targets": [str(parsed[0])], "mode": mode},
         "loop": {"episodes": request.episodes, "seed": 0},
     }
-    config = parse(SearchConfig, merge(request.base, over))
+    base = dict(request.base)
+    own = base.get("net")
+    if isinstance(own, Mapping) and net.get("name") not in (None, own.get("name")):
+        del base["net"]  # another net's weights and normalisation
+    config = parse(SearchConfig, merge(base, over))
     check_config(config)
     return Cell(request.out, config, request.device, request.command)
 

@@ -15,7 +15,8 @@ BASELINE = "random"
 HEAD = ("agent", "seeds", "best accuracy", "95% interval", "hypervolume", "95% interval", "to random's", "seconds")
 CAPTION = (
     f"Mean over seeds; intervals: {METHOD}. To random's: evaluations until the mean best accuracy that {BASELINE} ends "
-    "with is reached; where only some seeds reach it, how many do."
+    "with is reached; where only some seeds reach it, how many do. With so few seeds such intervals are too narrow; "
+    "stopped trials count for neither figure."
 )
 
 
