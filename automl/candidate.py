@@ -48,7 +48,7 @@ class EvaluationConfig(BaseModel):
     finetune_lr: float = Field(default=0.01, gt=0)
     finetune_batch_size: int = Field(default=128, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
-    first_images: int = Field(default=250, ge=0)
+    first_images: int = Field(default=350, ge=0)
     margin: float = Field(default=2.5, ge=0, allow_inf_nan=False)
 
     @field_validator("first_images")

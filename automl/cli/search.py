@@ -50,7 +50,7 @@ from automl.cli.options import (
 @click.option(
     "--first-images",
     type=int,
-    help="Judge candidates on so many search images first, and on more if they may matter; 0: on all. [default: 250]",
+    help="Judge candidates on so many search images first, and on more if they may matter; 0: on all. [default: 350]",
 )
 @click.option(
     "--stop-margin", type=float, help="Standard errors below the front that end a candidate's judging. [default: 2.5]"
