@@ -98,7 +98,8 @@ def test_every_variant_is_a_search_of_ddpg_that_differs_in_its_own_settings_alon
 
 
 def test_variants_that_would_be_the_full_agent_are_left_out():
-    jobs, notes = plan_ablation(request(base={"evaluation": {"first_images": 0}}), ["no-relabel", "full-images", "no-l2", "full"])
+    whole = {"evaluation": {"first_images": 0}}
+    jobs, notes = plan_ablation(request(base=whole), ["no-relabel", "full-images", "no-l2", "full"])
     assert [job.variant for job in jobs] == ["full", "no-l2"]
     assert len(notes) == 2 and "no-relabel is left out for resnet8_digits, macs=0.5: it matters only" in notes[0]
     assert "full-images" in notes[1] and "nothing that it could leave out" in notes[1]
