@@ -34,7 +34,7 @@ class PlanBatch:
         self._edges = [[(scale[:-1] + scale[1:]) / 2 for scale in step.coordinates] for step in space.steps]
         self._errors = [(step.cut, step.weight, step.activation) for step in errors]
         self._largest = space.largest()
-        self.active = np.array([[len(scale) > 1 for scale in step.coordinates] for step in space.steps])
+        self.active = space.decided()
 
     @classmethod
     def of(cls, env: CompressionEnv) -> PlanBatch:

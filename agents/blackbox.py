@@ -7,31 +7,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.lagrangian import lagrangian_plan
 from agents.planning import PlannedBehaviour
-from agents.plans import Plan, Problem, at_points, largest_feasible
+from agents.plans import Plan, Problem, powered_plan
 from agents.protocol import AgentState, Behaviour, Rollout, check_episode, check_next, check_state
 from agents.warmup import warmup_behaviour
 from compressors.errors import UserError
 from envs.budget import limits_of
 from envs.compression import CompressionEnv
-from envs.decisions import AXES, Action, Choice, DecisionSpace, Floats
+from envs.decisions import AXES, Action, DecisionSpace, Floats
 from envs.target import sample_targets
 
 _MARGIN = 1e-4
 """Distance from 0 and 1 within which numbers are taken for each other: no power would move 0 or 1 itself."""
 
 
-def decided(space: DecisionSpace) -> NDArray[np.bool_]:
-    """Which axes of which steps have something to decide, `(steps, 3)`; a point has one number for each of them."""
-    return np.array([[len(coordinates) > 1 for coordinates in step.coordinates] for step in space.steps])
-
-
 def point_of(space: DecisionSpace, actions: Action) -> Floats:
     """The point in [0, 1] that stands for the executed actions of an episode, `(steps, axes)`."""
-    return np.asarray((np.stack([space.point(action) for action in actions])[decided(space)] + 1) / 2)
+    return np.asarray((np.stack([space.point(action) for action in actions])[space.decided()] + 1) / 2)
 
 
 def plan_of(problem: Problem, point: Floats) -> Plan:
@@ -41,17 +35,9 @@ def plan_of(problem: Problem, point: Floats) -> Plan:
     cut is spread over all steps, as the point weighs them; clipping to the budget step by step would starve the last
     ones. A point whose own plan meets the targets, and that no single decision could be raised in, gives that plan.
     """
-    full = np.ones((len(problem.space), len(AXES)))
-    where = decided(problem.space)
-
-    def plan_at(scale: float) -> Plan:
-        if scale <= 0:
-            return [Choice(0, 0, 0)] * len(problem.space)
-        # Powers from 0 (keeps all) to infinity (keeps least), 1 in the middle of the scale.
-        full[where] = point.clip(_MARGIN, 1 - _MARGIN) ** ((1 - scale) / scale)
-        return at_points(problem.space, full)
-
-    return largest_feasible(problem, plan_at)
+    points = np.ones((len(problem.space), len(AXES)))
+    points[problem.space.decided()] = point.clip(_MARGIN, 1 - _MARGIN)
+    return powered_plan(problem, points)
 
 
 @dataclass(frozen=True)

@@ -98,12 +98,16 @@ def random_plan(problem: Problem, rng: np.random.Generator) -> Plan:
     Independent uniform numbers are raised to the one power that meets the targets, so that the cut is spread over all
     steps: clipping raw random actions to the budget would cut the last layers to the bone, always.
     """
-    base = rng.random((len(problem.space), 3))
+    return powered_plan(problem, rng.random((len(problem.space), 3)))
+
+
+def powered_plan(problem: Problem, points: Floats) -> Plan:
+    """The plan at points in [0, 1], `(steps, 3)`, raised to the one power with which the targets are just met."""
 
     def plan_at(scale: float) -> Plan:
         if scale <= 0:
             return [Choice(0, 0, 0)] * len(problem.space)
         # Powers from 0 (keeps all) to infinity (keeps least), 1 in the middle of the scale.
-        return at_points(problem.space, base ** ((1 - scale) / scale))
+        return at_points(problem.space, points ** ((1 - scale) / scale))
 
     return largest_feasible(problem, plan_at)

@@ -75,6 +75,11 @@ class Evaluator:
         plain = config.precision == "float32" and not config.first_images
         self.images = None if plain or not isinstance(measure, Accuracy) else SearchImages(net, measure, config)
 
+    @property
+    def stops(self) -> bool:
+        """Whether measuring may end early, below the bar."""
+        return self.images is not None and len(self.images.counts) > 1
+
     def __call__(self, allocation: Allocation, seed: int, bar: float) -> Evaluation:
         """Builds and measures the candidate; `seed` orders the images of its finetuning, `bar` may end the measuring.
 

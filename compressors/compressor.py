@@ -114,13 +114,18 @@ class Compressor:
         self._solved_bytes = 0
         self._sequential = None
 
-    def with_repair(self, repair: str) -> Compressor:
+    def with_repair(self, repair: str, batchnorm: str | None = None) -> Compressor:
         """A compressor with the same statistics and profile, but another repair.
+
+        Args:
+            repair: A name in `REPAIRS`.
+            batchnorm: As in `CompressorConfig`; None: the same.
 
         Raises:
             UserError: Unknown repair.
         """
-        other = Compressor(self.config.model_copy(update={"repair": repair}))
+        chosen = {"repair": repair, "batchnorm": batchnorm or self.config.batchnorm}
+        other = Compressor(self.config.model_copy(update=chosen))
         other.use(self.table, self.statistics, self._calibration)
         other.profile = self.profile
         return other

@@ -86,6 +86,10 @@ class DecisionSpace:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def decided(self) -> NDArray[np.bool_]:
+        """Which of `AXES` each step has something to decide on, `(steps, 3)`."""
+        return np.array([[len(scale) > 1 for scale in step.coordinates] for step in self.steps])
+
     def largest(self) -> Allocation:
         """The allocation in which every decision keeps most."""
         return self._extreme(-1)

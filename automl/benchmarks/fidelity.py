@@ -159,7 +159,7 @@ class _Bench:
         self._show(first, later)
         for name in first:
             # One compressor for all policies, as in a search: what it works out once is paid for once.
-            compressor = self._compressor(*repairs[name]) if name in repairs else self.base
+            compressor = self.base.with_repair(*repairs[name]) if name in repairs else self.base
             for policy, (plan, allocation) in enumerate(self.plans):
                 if self.log.find(policy, name) is None:
                     self._add(policy, name, *self._score(name, plan, allocation, compressor))
@@ -169,7 +169,7 @@ class _Bench:
         names = [*first, *self._later(best)]
         self._show(names, 0)
         for criterion in self._later(best):
-            compressor = self._compressor(*repairs[best])
+            compressor = self.base.with_repair(*repairs[best])
             for policy, (_, allocation) in enumerate(self.plans):
                 if self.log.find(policy, criterion) is None:
                     for name, score, seconds in self._built_on(best, compressor, criterion, allocation):
@@ -228,13 +228,6 @@ class _Bench:
 
     def _accuracy(self, compressor: Compressor, candidate: nn.Module, images: Accuracy) -> float:
         return images(for_inference(candidate, compressor))
-
-    def _compressor(self, repair: str, batchnorm: str) -> Compressor:
-        chosen = {"repair": repair, "batchnorm": batchnorm}
-        compressor = Compressor(self.base.config.model_copy(update=chosen))
-        compressor.use(self.table, self.base.statistics, self.task.calibration)
-        compressor.profile = self.base.profile
-        return compressor
 
     def _show(self, names: Sequence[str], unknown: int) -> None:
         """Progress and the time left, judged by the medians so far."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ from automl.benchmarks.front import Question, read_question
 from automl.benchmarks.quality.identity import require_same
 from automl.benchmarks.quality.plan import CELL_FILE
 from automl.benchmarks.quality.searches import CellSearches, Search, cell_files, read_searches
-from automl.files import storage_errors
+from automl.benchmarks.rows import read_csv, rounded, write_csv
 from automl.ledger import TrialRecord
 from automl.run_info import RunInfo
 from compressors.cost import COSTS, Costs
-from compressors.errors import UserError
 from envs.target import limit, parse_targets
 
 CSV_FILE = "front.csv"
@@ -123,7 +120,7 @@ def _figures(names: Mapping[str, Any], searches: Sequence[Search], asked: Questi
     common = {
         **names,
         "evaluations": len(records),
-        "seconds": _rounded(sum(sum(record.seconds.values()) for record in records)),
+        "seconds": rounded(sum(sum(record.seconds.values()) for record in records)),
     }
     values: dict[str, float | None] = {target: best_within(target, records, info) for target in asked.targets}
     archive = Archive(info.original, info.cost)
@@ -131,7 +128,7 @@ def _figures(names: Mapping[str, Any], searches: Sequence[Search], asked: Questi
         archive.add(record)
     values[HYPERVOLUME] = archive.hypervolume()
     return [
-        FrontRow(**common, measure=measure, value=None if value is None else _rounded(value))
+        FrontRow(**common, measure=measure, value=None if value is None else rounded(value))
         for measure, value in values.items()
     ]
 
@@ -145,24 +142,9 @@ def best_within(target: str, records: Iterable[TrialRecord], info: RunInfo) -> f
     return max(found, default=None)
 
 
-def _rounded(value: float) -> float:
-    return float(_text(value))
-
-
-def _text(value: float) -> str:
-    return f"{value:.6g}"
-
-
 def to_csv(rows: Iterable[FrontRow]) -> str:
     """The rows as CSV."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = [field.name for field in fields(FrontRow)]
-    writer.writerow(names)
-    for row in rows:
-        values = [getattr(row, name) for name in names]
-        writer.writerow([_text(value) if isinstance(value, float) else value for value in values])
-    return buffer.getvalue()
+    return write_csv(FrontRow, rows)
 
 
 def from_csv(path: Path) -> list[FrontRow]:
@@ -171,24 +153,10 @@ def from_csv(path: Path) -> list[FrontRow]:
     Raises:
         UserError: It cannot be read, or is not such a file; the message names the line.
     """
-    with storage_errors(f"read {path}"):
-        text = path.read_text()
-    lines = csv.reader(io.StringIO(text))
-    names = [field.name for field in fields(FrontRow)]
-    if next(lines, None) != names:
-        raise UserError(f"{path} is not a comparison of fronts: its first line must be {','.join(names)}.")
-    rows = []
-    for line in lines:
-        try:
-            net, data, span, agent, way, seed, evaluations, seconds, measure, value = line
-            found = float(value) if value else None
-            rows.append(
-                FrontRow(net, data, span, agent, way, int(seed), int(evaluations), float(seconds), measure, found)
-            )
-        except ValueError:
-            raise UserError(
-                f"{path}, line {lines.line_num} is no row of a comparison of fronts: {','.join(line)[:80]!r}."
-            ) from None
-    if not rows:
-        raise UserError(f"{path} holds no results.")
-    return rows
+    return read_csv(path, FrontRow, "a comparison of fronts", _row)
+
+
+def _row(line: list[str]) -> FrontRow:
+    net, data, span, agent, way, seed, evaluations, seconds, measure, value = line
+    found = float(value) if value else None
+    return FrontRow(net, data, span, agent, way, int(seed), int(evaluations), float(seconds), measure, found)

@@ -14,8 +14,8 @@ from automl.cli.comparing import (
     episodes_option,
     how_options,
     request,
-    say_written,
     show_table,
+    summarised,
     targets_option,
     what_options,
 )
@@ -48,15 +48,8 @@ def ablation_command(**values: Any) -> None:
 
 def _summarise(out: Path, markdown: bool) -> None:
     from automl.benchmarks.ablation import expected
-    from automl.benchmarks.quality.results import collect, write_summary
 
-    results = collect(out, expected)
-    for note in results.notes:
-        click.echo(note, err=True)
-    written = write_summary(results, out)
-    say_written(*written)
-    draw_pages(written[0], out)
-    _print(results.rows, markdown)
+    _print(summarised(out, expected), markdown)
 
 
 def _show_csv(path: Path, out: Path | None, markdown: bool) -> None:

@@ -14,8 +14,8 @@ from automl.cli.comparing import (
     episodes_option,
     how_options,
     request,
-    say_written,
     show_table,
+    summarised,
     targets_option,
     what_options,
 )
@@ -43,15 +43,7 @@ def quality_command(**values: Any) -> None:  # fmt: skip
 
 
 def _summarise(out: Path, markdown: bool) -> None:
-    from automl.benchmarks.quality.results import collect, write_summary
-
-    results = collect(out)
-    for note in results.notes:
-        click.echo(note, err=True)
-    written = write_summary(results, out)
-    say_written(*written)
-    draw_pages(written[0], out)
-    _print(results.rows, markdown)
+    _print(summarised(out), markdown)
 
 
 def _show_csv(path: Path, out: Path | None, markdown: bool) -> None:

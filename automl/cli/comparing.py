@@ -187,6 +187,27 @@ def _cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
+def summarised(out: Path, expected: Any = None) -> Any:
+    """Rows of all finished searches of a folder, which are also written there, with pages.
+
+    Args:
+        out: The folder.
+        expected: As for `quality.results.collect`.
+
+    Raises:
+        UserError: There are none, or they cannot be put together.
+    """
+    from automl.benchmarks.quality.results import collect, write_summary
+
+    results = collect(out, expected)
+    for note in results.notes:
+        click.echo(note, err=True)
+    written = write_summary(results, out)
+    say_written(*written)
+    draw_pages(written[0], out)
+    return results.rows
+
+
 def draw_pages(summary: Path, out: Path) -> None:
     """Has every installed page writer draw a summary, and says what was written."""
     from automl.files import storage_errors

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import pickle
 
 import numpy as np
@@ -15,6 +14,7 @@ from compressors.errors import UserError
 from envs.compression import CompressionEnv
 from envs.config import EnvConfig
 from envs.target import sample_targets
+from tests.states import assert_equal_states, through_disk
 from tests.toys import by_profile, chain, make_profile, residual
 
 EPISODES = 24
@@ -50,19 +50,6 @@ def play(env: CompressionEnv, agent: Agent, first: int, last: int, staleness: in
         if episode + staleness < last:
             flying[episode + staleness] = agent.behaviour(episode + staleness)
     return lines
-
-
-def through_disk(state: AgentState) -> AgentState:
-    """What a checkpoint does to a state."""
-    return AgentState({name: array.copy() for name, array in state.arrays.items()}, json.loads(json.dumps(state.meta)))
-
-
-def assert_equal_states(left: AgentState, right: AgentState) -> None:
-    assert left.meta == right.meta
-    assert left.arrays.keys() == right.arrays.keys()
-    for name, array in left.arrays.items():
-        assert array.dtype == right.arrays[name].dtype
-        np.testing.assert_array_equal(array, right.arrays[name], err_msg=name)
 
 
 @pytest.mark.parametrize("name", list(AGENTS))

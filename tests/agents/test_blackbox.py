@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import pickle
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from pydantic import ValidationError
 
-from agents.blackbox import Asked, PointPlanner, decided, plan_of, point_of
+from agents.blackbox import Asked, PointPlanner, plan_of, point_of
 from agents.cem import CrossEntropySearcher
 from agents.config import AgentConfig, CEMConfig, GPConfig, NSGA2Config, TPEConfig
 from agents.lagrangian import lagrangian_plan
@@ -29,6 +28,7 @@ from envs.compression import CompressionEnv
 from envs.config import EnvConfig
 from envs.target import sample_targets
 from tests.agents.test_learning import make_env as redundant_block
+from tests.states import through_disk
 from tests.toys import TABLES, by_profile, chain, make_profile, residual
 
 NAMES = ["cem", "gp", "nsga2", "tpe"]
@@ -71,10 +71,6 @@ def play(env, agent, first: int, last: int, staleness: int = 1, states=None) -> 
     return lines
 
 
-def through_disk(state: AgentState) -> AgentState:
-    return AgentState({name: array.copy() for name, array in state.arrays.items()}, json.loads(json.dumps(state.meta)))
-
-
 any_problem = (
     st.sampled_from(sorted(TABLES)),
     st.sampled_from(["sparsity", "bits", "both"]),
@@ -96,7 +92,7 @@ def reachable(name: str, mode: str, kinds: set[str], looseness: float, seed: int
 def test_every_point_is_a_plan_that_is_executed_as_it_was_made(name, mode, kinds, looseness, seed, edge) -> None:
     env, targets = reachable(name, mode, kinds, looseness, seed)
     rng = np.random.default_rng(seed)
-    point = rng.random(int(decided(env.space).sum()))
+    point = rng.random(int(env.space.decided().sum()))
     point[rng.random(len(point)) < edge] = rng.integers(2)  # corners of the box too
     behaviour = PlannedBehaviour("point", PointPlanner(tuple(point.tolist())))
     rollout = run_episode(env, behaviour, seed=seed, episode=3, targets=targets)
@@ -113,7 +109,7 @@ def test_the_profiles_plan_has_a_point_that_gives_that_very_plan(name, mode, kin
     problem = Problem.of(env)
     plan = lagrangian_plan(problem, env.errors)
     point = point_of(env.space, env.space.actions(plan))
-    assert point.shape == (decided(env.space).sum(),)
+    assert point.shape == (env.space.decided().sum(),)
     assert plan_of(problem, point) == plan
 
 

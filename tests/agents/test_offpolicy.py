@@ -14,13 +14,13 @@ from stable_baselines3 import SAC, TD3
 from agents.actor import LOG_STD_RANGE, ActorBehaviour, GaussianBehaviour, Weights, forward, gaussian
 from agents.config import AgentConfig, DDPGConfig, OffPolicyConfig, SACConfig, TD3Config
 from agents.learner import Learner
-from agents.protocol import AgentState
 from agents.registry import make_agent
 from agents.rollout import run_episode
 from automl.config import parse
 from compressors.errors import UserError
 from envs.compression import CompressionEnv
 from envs.config import EnvConfig
+from tests.states import assert_equal_states, through_disk
 from tests.toys import by_profile, chain, make_profile
 
 EPISODES = 24
@@ -42,17 +42,6 @@ def make(name: str, env: CompressionEnv, seed: int = 0, **changes: Any) -> Any:
 
 def play(env: CompressionEnv, agent: Any, first: int, last: int) -> list[dict[str, float]]:
     return [agent.learn(run_episode(env, agent.behaviour(e), seed=0, episode=e)) for e in range(first, last)]
-
-
-def through_disk(state: AgentState) -> AgentState:
-    return AgentState({name: array.copy() for name, array in state.arrays.items()}, json.loads(json.dumps(state.meta)))
-
-
-def assert_equal_states(left: AgentState, right: AgentState) -> None:
-    assert left.meta == right.meta
-    assert left.arrays.keys() == right.arrays.keys()
-    for name, array in left.arrays.items():
-        np.testing.assert_array_equal(array, right.arrays[name], err_msg=name)
 
 
 def observations(env: CompressionEnv, count: int = 20) -> np.ndarray:

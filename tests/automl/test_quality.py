@@ -334,7 +334,8 @@ class Counting:
     def __call__(self, allocation, seed, bar):
         self.calls.append((tuple(allocation.kept), seed, bar))
         accuracy = float(allocation.kept.sum()) / 100
-        return Evaluation(accuracy, {"build": 0.5, "evaluate": 40.0}, 10 if accuracy < bar else 100)
+        stopped = accuracy < bar
+        return Evaluation(accuracy, {"build": 0.5, "evaluate": 40.0}, 10 if stopped else 100, not stopped)
 
 
 def test_a_hit_gives_accuracy_and_seconds_of_whoever_measured(open_store):
@@ -362,7 +363,7 @@ def test_a_seed_counts_only_where_something_is_trained(open_store):
 
 def test_early_stopped_evaluations_are_shared_only_where_they_would_be_equal(open_store):
     counting = Counting()
-    shared = SharedEvaluator(counting, open_store(), "net", images=100)
+    shared = SharedEvaluator(counting, open_store(), "net", stops=True)
     stopped = shared(allocation(30), 0, 0.4)
     assert shared(allocation(30), 0, 0.4) == stopped and len(counting.calls) == 1
     whole = shared(allocation(30), 0, 0.3)  # a lower bar: measured anew, and to the end

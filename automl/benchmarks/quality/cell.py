@@ -138,14 +138,13 @@ def run_job(job: Job, bench: Bench, store: Store, told: Callable[[], None] | Non
         UserError: Bad input.
     """
     config, cell = job.config, job.cell
-    images = int(bench.task.record["splits"]["search"]["count"])
-    laddered = 0 < config.evaluation.first_images < images
+    evaluator = Evaluator(bench.net, bench.compressor, bench.task, config.evaluation)
     shared = SharedEvaluator(
-        Evaluator(bench.net, bench.compressor, bench.task, config.evaluation),
+        evaluator,
         store,
         digest(bench.facts(config, cell)["evaluator"]),
         seeded=config.evaluation.finetune_steps > 0,
-        images=images if laddered else None,
+        stops=evaluator.stops,
     )
     guard = Guarded(shared, bench.accuracy)
     env = CompressionEnv(bench.table, bench.profile, guard, config.env)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from automl.archive import Archive
 from automl.benchmarks.quality.searches import Expected, Search, cell_files, read_searches
 from automl.benchmarks.quality.statistics import METHOD
+from automl.benchmarks.rows import read_csv, rounded, write_csv
 from automl.files import storage_errors, write_atomic
 from automl.place import versions
 from compressors.errors import UserError
@@ -102,26 +101,13 @@ def _rows(cell: Mapping[str, Any], search: Search) -> list[Row]:
         better = record.status == "done" and record.accuracy_search > best
         best = record.accuracy_search if better else best
         if better or count in GRID or count == len(records):
-            rows.append(Row(*names, count, _rounded(seconds[count - 1]), _rounded(best), _rounded(volume)))
+            rows.append(Row(*names, count, rounded(seconds[count - 1]), rounded(best), rounded(volume)))
     return rows
-
-
-def _rounded(value: float) -> float:
-    return float(_text(value))
-
-
-def _text(value: float) -> str:
-    return f"{value:.6g}"
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     """The rows as CSV."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
-    for row in rows:
-        writer.writerow([_text(value) if isinstance(value, float) else value for value in astuple(row)])
-    return buffer.getvalue()
+    return write_csv(Row, rows)
 
 
 def from_csv(path: Path) -> tuple[Row, ...]:
@@ -130,25 +116,12 @@ def from_csv(path: Path) -> tuple[Row, ...]:
     Raises:
         UserError: It cannot be read, or is not such a file; the message names the line.
     """
-    with storage_errors(f"read {path}"):
-        text = path.read_text()
-    lines = csv.reader(io.StringIO(text))
-    names = [field.name for field in fields(Row)]
-    if next(lines, None) != names:
-        raise UserError(f"{path} is not a summary: its first line must be {','.join(names)}.")
-    rows = []
-    for line in lines:
-        try:
-            *words, seed, evaluations, seconds, best, volume = line
-            net, data, target, agent = words
-            rows.append(
-                Row(net, data, target, agent, int(seed), int(evaluations), float(seconds), float(best), float(volume))
-            )
-        except ValueError:
-            raise UserError(f"{path}, line {lines.line_num} is no row of a summary: {','.join(line)[:80]!r}.") from None
-    if not rows:
-        raise UserError(f"{path} holds no results.")
-    return tuple(rows)
+    return tuple(read_csv(path, Row, "a summary", _row))
+
+
+def _row(line: list[str]) -> Row:
+    net, data, target, agent, seed, evaluations, seconds, best, volume = line
+    return Row(net, data, target, agent, int(seed), int(evaluations), float(seconds), float(best), float(volume))
 
 
 def read_summary(path: Path) -> Results:

@@ -57,12 +57,12 @@ class Store:
             ).fetchone()
         return Evaluation(**json.loads(row[0])) if row else None
 
-    def add(self, evaluator: str, candidate: str, bar: float, complete: bool, evaluation: Evaluation) -> None:
+    def add(self, evaluator: str, candidate: str, bar: float, evaluation: Evaluation) -> None:
         """Keeps an evaluation; of two equal ones the first."""
         with self._errors():
             self._database.execute(
                 "INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?)",
-                (evaluator, candidate, bar, complete, json.dumps(asdict(evaluation))),
+                (evaluator, candidate, bar, evaluation.complete, json.dumps(asdict(evaluation))),
             )
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class SharedEvaluator:
         store: Where evaluations are shared.
         evaluator: Fingerprint of all that the evaluation depends on but its arguments.
         seeded: Whether the seed matters (something is trained).
-        images: Search images in all where evaluations may stop early below their bar; None: they never do.
+        stops: Whether evaluations may stop early below their bar.
 
     Attributes:
         evaluated: How many were made.
@@ -101,10 +101,10 @@ class SharedEvaluator:
     """
 
     def __init__(
-        self, evaluate: Evaluate, store: Store, evaluator: str, *, seeded: bool = False, images: int | None = None
+        self, evaluate: Evaluate, store: Store, evaluator: str, *, seeded: bool = False, stops: bool = False
     ) -> None:
         self._evaluate, self._store, self._evaluator = evaluate, store, evaluator
-        self._seeded, self._images = seeded, images
+        self._seeded, self._stops = seeded, stops
         self.evaluated = self.shared = 0
         self.saved_s = 0.0
 
@@ -113,7 +113,7 @@ class SharedEvaluator:
         begun = time.perf_counter()
         facts = (allocation.key(), seed if self._seeded else None)
         candidate = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        asked = math.inf if self._images is None else bar
+        asked = bar if self._stops else math.inf
         found = self._store.find(self._evaluator, candidate, asked)
         if found is not None:
             self.shared += 1
@@ -123,8 +123,7 @@ class SharedEvaluator:
         found = self._evaluate(allocation, seed, bar)
         self.evaluated += 1
         if math.isfinite(found.accuracy):
-            complete = self._images is None or found.images >= self._images
-            self._store.add(self._evaluator, candidate, asked, complete, found)
+            self._store.add(self._evaluator, candidate, asked, found)
         return found
 
 
