@@ -70,10 +70,13 @@ class Evaluator:
     """
 
     def __init__(self, net: nn.Module, compressor: Compressor, task: Task, config: EvaluationConfig) -> None:
-        self.net, self.compressor, self.task, self.config = net, compressor, task, config
+        self.net, self.compressor, self.config = net, compressor, config
         measure = task.measure_search
         plain = config.precision == "float32" and not config.first_images
         self.images = None if plain or not isinstance(measure, Accuracy) else SearchImages(net, measure, config)
+        # Nothing that no candidate needs, least of all the test split: an evaluator travels to every node.
+        self.measure = measure if self.images is None else None
+        self.training = (task.train, task.suit, task.loss) if config.finetune_steps else None
 
     @property
     def stops(self) -> bool:
@@ -88,10 +91,11 @@ class Evaluator:
         seconds = {}
         started = time.perf_counter()
         candidate = self.compressor.apply(self.net, self.compressor.policy(allocation))
-        if self.config.finetune_steps:
+        if self.training is not None:
+            source, suit, loss = self.training
             seconds["build"] = time.perf_counter() - started
             started = time.perf_counter()
-            train(candidate, self.task.train, self.task.suit(self._training(seed)), loss=self.task.loss)
+            train(candidate, source, suit(self._training(seed)), loss=loss)
             seconds["finetune"] = time.perf_counter() - started
             started = time.perf_counter()
         ready = for_inference(candidate, self.compressor)
@@ -106,8 +110,8 @@ class Evaluator:
     def _measure(self, ready: nn.Module, bar: float) -> tuple[float, int]:
         if self.images is not None:
             return self.images.measure(ready, bar)
-        measure = self.task.measure_search
-        return measure(ready), measure.images if isinstance(measure, Accuracy) else 0
+        assert self.measure is not None
+        return self.measure(ready), self.measure.images if isinstance(self.measure, Accuracy) else 0
 
     def _training(self, seed: int) -> TrainConfig:
         config = self.config

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agents.protocol import Behaviour, Rollout
 from agents.rollout import run_episode
+from automl.executor import WorkLost
 from automl.ledger import TrialPolicy, TrialRecord, trial_id
 from compressors.cost import Allocation
 from compressors.errors import UserError
@@ -81,19 +82,46 @@ class Player:
     guard: Guarded
 
 
-def play(
-    player: Player,
-    behaviour: Behaviour,
-    seed: int,
-    episode: int,
-    targets: dict[str, float],
-    front: Sequence[tuple[float, float]],
-) -> Played:
-    """Plays one episode, in whatever process; its result depends on the arguments alone."""
+@dataclass(frozen=True)
+class Episode:
+    """What an episode is played with; its result depends on nothing else.
+
+    Attributes:
+        behaviour: What chooses the actions.
+        seed: Of the search.
+        number: Of the episode.
+        targets: Values by kind.
+        front: Points found so far.
+    """
+
+    behaviour: Behaviour
+    seed: int
+    number: int
+    targets: dict[str, float]
+    front: tuple[tuple[float, float], ...]
+
+
+def play(player: Player, asked: Episode) -> Played:
+    """Plays one episode, in whatever process."""
     begun = time.perf_counter()
     player.guard.failure = ""
-    rollout = run_episode(player.env, behaviour, seed=seed, episode=episode, targets=targets, front=front)
+    rollout = run_episode(
+        player.env, asked.behaviour, seed=asked.seed, episode=asked.number, targets=asked.targets, front=asked.front
+    )
     return Played(rollout, player.guard.failure, time.perf_counter() - begun)
+
+
+def play_lost(player: Player, asked: Episode, lost: WorkLost) -> Played:
+    """Plays an episode whose evaluation nobody survived: it fails, at the floor."""
+
+    def fail(allocation: Allocation, seed: int, bar: float) -> Evaluation:
+        raise lost
+
+    evaluate, player.guard.evaluate = player.guard.evaluate, fail
+    try:
+        return play(player, asked)
+    finally:
+        player.guard.evaluate = evaluate
 
 
 def make_record(played: Played, target: Mapping[str, float], seconds: Mapping[str, float]) -> TrialRecord:

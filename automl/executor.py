@@ -29,6 +29,10 @@ class Ticket:
     value: Any
 
 
+class WorkLost(Exception):
+    """A call was given up: the processes that tried it died, or did not end in time. The message says how."""
+
+
 class Executor(Protocol):
     """Runs functions somewhere."""
 
@@ -39,7 +43,12 @@ class Executor(Protocol):
         """Asks for `function(*args)`; every argument that is a `Handle` is replaced by its value."""
 
     def result(self, ticket: Ticket) -> Any:
-        """Waits for a result, once for each ticket; raises what the function raised."""
+        """Waits for a result, once for each ticket.
+
+        Raises:
+            WorkLost: Nobody lived to answer.
+            Exception: Whatever the function raised.
+        """
 
     def close(self) -> None:
         """Lets go of everything; unfinished work is dropped."""

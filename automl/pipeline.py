@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from agents.registry import make_agent
 from automl.candidate import Evaluator
 from automl.config import SearchConfig
 from automl.episode import Guarded, Player
-from automl.executor import InlineExecutor
+from automl.executor import Executor, InlineExecutor
 from automl.finetuning import finetune_front
 from automl.loading import load_named
 from automl.open_run import Remake, describe, open_run
@@ -24,6 +26,7 @@ from automl.runs import Run
 from automl.search_loop import SearchInterrupted, search, stopped_by_sigterm
 from automl.task import Task, task_of
 from automl.tracked import make_tracker
+from automl.workers import ray_executor
 from compressors.compressor import Compressor
 from compressors.errors import UserError
 from compressors.grouping import layer_table
@@ -65,12 +68,28 @@ def search_net(
     check_config(config)
     check_place(place, run)
     threads = place.threads or (run.info().threads if run is not None else None)
+    # Workers and this process compute on equally many threads, so that results are those of one process.
+    threads = threads or (place.workers.cpus_per_worker if place.workers is not None else None)
     device = settle(threads, place.device)
-    net = net.to(device).eval()
+    with make_executor(place, threads) as executor:
+        return _search_net(net.to(device).eval(), task, config, place, executor, name=name, run=run, named=named)
+
+
+def _search_net(
+    net: nn.Module,
+    task: Task,
+    config: SearchConfig,
+    place: Place,
+    executor: Executor,
+    *,
+    name: str,
+    run: Run | None,
+    named: bool,
+) -> SearchResult:
     targets = parse_targets(config.env.targets)
     original = accuracy_of(net, task)
     place.watch.note(f"Original net {name}: {original:.4f} on the search split.")
-    table = layer_table(net, task.example.to(device), name)
+    table = layer_table(net, task.example.to(next(net.parameters()).device), name)
     check_targets(config, table)
     compressor = Compressor(config.compressor)
     profile = prepare(compressor, net, table, task, place.watch.stage)
@@ -86,9 +105,10 @@ def search_net(
         tracker.start()
         try:
             archive = search(
-                Player(env, guard), agent, InlineExecutor(), run, config.loop,
+                Player(env, guard), agent, executor, run, config.loop,
                 lambda episode: sample_targets(targets, episode, config.loop.seed), tracker, place.progress,
             )  # fmt: skip
+            executor.close()
             front = finetune_front(
                 run, net, task, compressor, archive, config.finetune,
                 lambda policy, candidate, maker: describe(policy, candidate, maker, remake), place.watch.stage,
@@ -104,6 +124,20 @@ def search_net(
         reports = write_reports(run)
         tracker.finish()
     return SearchResult(run, front, net, compressor, task, reports)
+
+
+@contextmanager
+def make_executor(place: Place, threads: int | None) -> Iterator[Executor]:
+    """Where episodes run: this process, or workers on `threads` threads each.
+
+    Raises:
+        UserError: The cluster cannot be used, or is too small.
+    """
+    if place.workers is None:
+        yield InlineExecutor()
+        return
+    with ray_executor(place.workers, threads, place.progress.note, place.watch.note) as executor:
+        yield executor
 
 
 def accuracy_of(net: nn.Module, task: Task) -> float:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Protocol
 
+from automl.cluster.plan import WorkerPlan
 from automl.progress import NullProgress, SearchProgress
 from automl.runs import Run
 from compressors.errors import UserError
@@ -45,7 +46,9 @@ class Place:
         name: Name of the run; None: net, data and a number.
         tracking_uri: Of MLflow; None: SQLite in the runs folder.
         track: Whether MLflow is told at all.
-        threads: Threads of torch; None: as they are, or as the run that goes on was started with.
+        threads: Threads of torch; None: those of a worker where there are workers, else as they are, or as the run
+            that goes on was started with.
+        workers: Processes that play episodes; None: this one plays them.
         device: `auto`, `cpu`, `cuda`, ...
         command: What the user typed, for the record.
         watch: Shows stages.
@@ -57,6 +60,7 @@ class Place:
     tracking_uri: str | None = None
     track: bool = True
     threads: int | None = None
+    workers: WorkerPlan | None = None
     device: str = "auto"
     command: str = ""
     watch: Watch = field(default_factory=NullWatch)

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.protocol import Agent
 from automl.archive import Archive, front_after
 from automl.checkpoint import Snapshot, load_checkpoint, save_checkpoint
-from automl.episode import Played, Player, make_record, play
-from automl.executor import Executor, Handle, Ticket
+from automl.episode import Episode, Player, make_record, play, play_lost
+from automl.executor import Executor, Handle, Ticket, WorkLost
 from automl.ledger import Ledger, TrialRecord
 from automl.progress import NullProgress, SearchProgress
 from automl.run_info import RunInfo
@@ -52,7 +52,7 @@ class SearchInterrupted(UserError):
 
 
 def search(
-    player: Player | Handle,
+    player: Player,
     agent: Agent,
     executor: Executor,
     run: Run,
@@ -68,7 +68,7 @@ def search(
     search was killed in between.
 
     Args:
-        player: The environment with its guarded evaluation, or where the executor has it.
+        player: The environment with its guarded evaluation.
         agent: Fresh, as its configuration makes it; its state is restored from the checkpoint.
         executor: Where episodes run.
         run: The run folder with its `config.json` written; the caller holds its lock.
@@ -90,9 +90,9 @@ def search(
     archive = Archive(info.original, info.cost)
     for record in ledger.records:
         archive.add(record)
-    held = player if isinstance(player, Handle) else executor.put(player)
+    held = executor.put(player)
     loop = _Loop(
-        held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress
+        player, held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress
     )
     progress.start(config.episodes, archive)
     try:
@@ -120,7 +120,8 @@ def _restore(agent: Agent, run: Run, info: RunInfo, progress: SearchProgress) ->
 
 @dataclass
 class _Loop:
-    player: Handle
+    player: Player
+    held: Handle
     agent: Agent
     executor: Executor
     run: Run
@@ -131,7 +132,7 @@ class _Loop:
     archive: Archive
     tracker: Tracker
     progress: SearchProgress
-    tickets: dict[int, Ticket] = field(default_factory=dict)
+    tickets: dict[int, tuple[Ticket, Episode]] = field(default_factory=dict)
     proposing_s: dict[int, float] = field(default_factory=dict)
     recording_s: float = 0.0
 
@@ -155,12 +156,16 @@ class _Loop:
         begun = time.perf_counter()
         behaviour = self.agent.behaviour(episode)
         self.proposing_s[episode] = time.perf_counter() - begun
-        arguments = (behaviour, self.config.seed, episode, self.schedule(episode), front)
-        self.tickets[episode] = self.executor.submit(play, self.player, *arguments)
+        asked = Episode(behaviour, self.config.seed, episode, self.schedule(episode), tuple(front))
+        self.tickets[episode] = self.executor.submit(play, self.held, asked), asked
 
     def consume(self, episode: int) -> None:
         """Learns from an episode and records it: the ledger first, since the checkpoint counts on its line."""
-        played: Played = self.executor.result(self.tickets.pop(episode))
+        ticket, asked = self.tickets.pop(episode)
+        try:
+            played = self.executor.result(ticket)
+        except WorkLost as lost:
+            played = play_lost(self.player, asked, lost)
         begun = time.perf_counter()
         self.agent.learn(played.rollout)
         learned = time.perf_counter()
@@ -169,7 +174,7 @@ class _Loop:
             "learn": learned - begun,
             "record": self.recording_s,
         }
-        record = make_record(played, self.schedule(episode), driver)
+        record = make_record(played, asked.targets, driver)
         self.ledger.append(record)
         save_checkpoint(self.run.checkpoint, Snapshot(self.info.fingerprint, episode + 1, self.agent.state()))
         self.recording_s = time.perf_counter() - learned

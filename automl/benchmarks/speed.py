@@ -15,7 +15,7 @@ from torch import nn
 from agents.registry import make_agent
 from automl.candidate import Evaluator, for_inference
 from automl.config import SearchConfig
-from automl.episode import Guarded, Player, play
+from automl.episode import Episode, Guarded, Player, play
 from automl.loading import load_named
 from automl.task import Accuracy, Task, task_of
 from compressors.compressor import Compressor
@@ -83,7 +83,7 @@ def measure(config: SearchConfig, progress: Callable[[str, int, int], None] | No
     for episode in range(config.loop.episodes):
         begun = time.perf_counter()
         values = sample_targets(targets, episode, config.loop.seed)
-        played = play(player, agent.behaviour(episode), config.loop.seed, episode, values, ())
+        played = play(player, Episode(agent.behaviour(episode), config.loop.seed, episode, values, ()))
         learning = time.perf_counter()
         agent.learn(played.rollout)
         ended = time.perf_counter()

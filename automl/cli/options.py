@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from automl.cluster.plan import WorkerPlan
 from compressors.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,6 +52,21 @@ runs_option = click.option(
 )
 
 
+_WORKERS = (
+    click.option("--workers", type=click.IntRange(0, 100_000),
+                 help="Processes that play episodes, on Ray; 0: this one plays them. [default: 0]"),
+    click.option("--ray-address", metavar="ADDRESS",
+                 help="local (this machine), auto (the cluster that runs here), HOST:PORT, ray://HOST:PORT. "
+                      "[default: local]"),
+    click.option("--cpus-per-worker", type=click.IntRange(1, 1024), help="Also its threads of torch. [default: 1]"),
+    click.option("--gpus-per-worker", type=click.FloatRange(0), help="May be a fraction. [default: 0]"),
+    click.option("--deadline", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                 help="Stop an episode that takes longer, and try it again. [default: none]"),
+    click.option("--wait", is_flag=True, help="Wait until the cluster has room for all workers."),
+    click.option("--insecure", is_flag=True, help="Use a cluster that asks for no token."),
+)  # fmt: skip
+
+
 def _all(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -63,6 +79,7 @@ def _all(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Comma
 net_options = _all(_NET)
 data_options = _all(_DATA)
 machine_options = _all(_MACHINE)
+worker_options = _all(_WORKERS)
 
 
 def net_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +119,24 @@ def _anywhere(data: str | None) -> str | None:
     """`folder:PATH` and `parquet:PATH` with the whole path."""
     kind, colon, path = (data or "").partition(":")
     return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path and kind in ("folder", "parquet") else data
+
+
+def worker_plan(values: dict[str, Any]) -> WorkerPlan | None:
+    """Takes the workers' settings out of a command's options; None where this process plays the episodes.
+
+    Raises:
+        UserError: Something is said about workers, but there are none.
+    """
+    workers = values.pop("workers") or 0
+    names = ("ray_address", "cpus_per_worker", "gpus_per_worker", "deadline", "wait", "insecure")
+    given = {name: value for name in names if (value := values.pop(name)) not in (None, False)}
+    if not workers:
+        if given:
+            option = "--" + next(iter(given)).replace("_", "-")
+            raise UserError(f"{option} is about workers, but there are none: add --workers N, or leave {option} out.")
+        return None
+    renamed = {"ray_address": "address", "deadline": "deadline_s"}
+    return WorkerPlan(workers, **{renamed.get(name, name): value for name, value in given.items()})
 
 
 def typed() -> str:

@@ -17,6 +17,8 @@ from automl.cli.options import (
     net_values,
     runs_option,
     typed,
+    worker_options,
+    worker_plan,
 )
 
 
@@ -44,7 +46,11 @@ from automl.cli.options import (
 @click.option("--batchnorm", metavar="HOW", help="auto, keep or reestimate. [default: auto]")
 @click.option("--episodes", type=int, help="How many candidates are tried. [default: 200]")
 @click.option("--seed", type=int, help="Seed of the search. [default: 0]")
-@click.option("--staleness", type=int, help="How many episodes the agent may lag behind. [default: 1]")
+@click.option(
+    "--staleness",
+    type=int,
+    help="Episodes that the agent may lag behind. [default: 1; with workers, twice their number]",
+)
 @click.option("--finetune-steps", type=int, help="Training steps before a candidate is judged. [default: 0]")
 @click.option("--search-precision", metavar="TYPE", help="bfloat16 judges candidates faster. [default: float32]")
 @click.option(
@@ -72,6 +78,7 @@ from automl.cli.options import (
     "--export", "export_to", type=click.Path(path_type=Path), help="Also export the best member to this folder."
 )
 @machine_options
+@worker_options
 def search_command(**values: Any) -> None:  # fmt: skip
     """Searches how to compress a net: the front of accuracy against cost, finetuned, tested and reported.
 
@@ -84,7 +91,7 @@ def search_command(**values: Any) -> None:  # fmt: skip
 
     config_file, place, export_to = values.pop("config_file"), _place(values), values.pop("export_to")
     base = read_yaml(config_file) if config_file else {}
-    settings = merge(base, _settings(values, base))
+    settings = merge(base, _settings(values, base, place.workers))
     try:
         config = parse(SearchConfig, settings)
     except UserError:
@@ -107,6 +114,7 @@ def search_command(**values: Any) -> None:  # fmt: skip
     "--export", "export_to", type=click.Path(path_type=Path), help="Also export the best member to this folder."
 )
 @machine_options
+@worker_options
 def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | None, **values: Any) -> None:
     """Goes on with a search that was stopped; RUN is its folder or id.
 
@@ -162,22 +170,31 @@ def _place(values: dict[str, Any]) -> Any:
     console = Console(stderr=True)
     return Place(
         runs=values.pop("runs"), name=values.pop("name"), tracking_uri=values.pop("tracking_uri"),
-        track=not values.pop("no_track"), threads=values.pop("threads"), device=values.pop("device"), command=typed(),
+        track=not values.pop("no_track"), threads=values.pop("threads"), workers=worker_plan(values),
+        device=values.pop("device"), command=typed(),
         watch=ConsoleWatch(console), progress=make_progress(console),
     )  # fmt: skip
 
 
-def _settings(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def _staleness(given: int | None, workers: Any, base: dict[str, Any]) -> int | None:
+    """Enough episodes in flight that no worker waits for another, unless somebody has decided."""
+    configured = base.get("loop")
+    if given is not None or workers is None or (isinstance(configured, dict) and "staleness" in configured):
+        return given
+    return 2 * int(workers.workers)
+
+
+def _settings(values: dict[str, Any], base: dict[str, Any], workers: Any) -> dict[str, Any]:
     """The options as nested settings; None where nothing was given."""
     env = ("mode", "activation_bits", "min_preserve_ratio", "channel_multiple", "residual", "reward", "l2_weight")
-    loop = ("episodes", "seed", "staleness")
+    loop = ("episodes", "seed")
     return {
         "net": net_values(values),
         "data": data_values(values),
         "env": {**{name: values[name] for name in env}, "targets": list(values["targets"]) or None},
         "agent": {"name": values["agent"]},
         "compressor": {name: values[name] for name in ("order", "repair", "batchnorm")},
-        "loop": {name: values[name] for name in loop},
+        "loop": {**{name: values[name] for name in loop}, "staleness": _staleness(values["staleness"], workers, base)},
         "evaluation": {
             "finetune_steps": values["finetune_steps"],
             "precision": values["search_precision"],

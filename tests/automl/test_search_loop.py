@@ -82,7 +82,7 @@ def test_behaviour_and_front_are_as_old_as_configured(tmp_path, staleness):
 
     class Watching(InlineExecutor):
         def submit(self, function, *args):
-            fronts[args[3]] = args[5]
+            fronts[args[1].number] = list(args[1].front)
             return super().submit(function, *args)
 
     fronts = {}

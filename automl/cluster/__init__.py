@@ -1,0 +1,1 @@
+"""Searches on several processes and machines: connections, jobs, sweeps and metrics; all of it on Ray."""

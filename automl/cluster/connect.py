@@ -1,0 +1,212 @@
+"""The connection to a Ray cluster: joined or started, safe or refused, and every refusal in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from automl.cluster.code import code_facts
+from automl.cluster.plan import WorkerPlan
+from compressors.errors import UserError
+
+_SECONDS_TO_ANSWER = 5.0
+_LOOPBACK = ("localhost", "127.", "::1", "[::1]")
+
+
+@contextmanager
+def connected(plan: WorkerPlan) -> Iterator[Any]:
+    """Joins or starts the cluster of a plan and gives the module `ray`; leaves it, or stops what it started.
+
+    A process that is connected already, as in a job of one's own, uses that connection and keeps it.
+
+    Raises:
+        UserError: No cluster there, a wrong token, other versions, or a cluster that anybody may use.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    if plan.address == "local":
+        _start(ray, plan)
+    else:
+        _join(ray, plan)
+    try:
+        if plan.address != "local":
+            check_cluster(ray, plan)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Ray, which reports to nobody how it is used."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without GPUs every worker would otherwise announce a change of Ray's behaviour.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    # What Ray says about workers that died comes a second time, and longer, than what `automl.workers` says.
+    ray._private.worker._worker_logs_enabled = False
+    return ray
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    return _host(address).startswith(_LOOPBACK)
+
+
+def _start(ray: Any, plan: WorkerPlan) -> None:
+    # A token of its own, in no file: nobody but this search and its workers need it, and it dies with them.
+    if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_MODE"] = "token"
+        _reread_authentication()
+    cpus = plan.workers * plan.cpus_per_worker
+    gpus = plan.workers * plan.gpus_per_worker
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=None if gpus else 0,
+            include_dashboard=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            # Modules that can be imported here, e.g. a net of one's own in the working folder, can be there too.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(f"Ray does not start on this machine: {_first_line(error)} Try --workers 0.") from error
+
+
+def _reread_authentication() -> None:
+    """Ray reads its environment when it is imported, which may have been earlier."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _join(ray: Any, plan: WorkerPlan) -> None:
+    address = plan.address
+    if address != "auto":
+        _require_listener(address)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        where = "on this machine (--ray-address auto)" if address == "auto" else f"at {address}"
+        raise UserError(
+            f"There is no Ray cluster {where}: start one with `ray start --head`, or give --ray-address HOST:6379, or "
+            f"leave it out to use this machine alone. ({_first_line(error)})"
+        ) from error
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(wrong_token(address)) from error
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        text = str(error)
+        if "uthenticat" in text or "UNAUTHENTICATED" in text:
+            raise UserError(wrong_token(address)) from error
+        if "ersion mismatch" in text:
+            raise UserError(f"The cluster at {address} runs other versions: {_flat(text)}") from error
+        raise UserError(f"Cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+
+
+def wrong_token(address: str) -> str:
+    """What to do about a token that a cluster does not take."""
+    return (
+        f"The cluster at {address} does not accept this machine's token, or there is none: set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN_PATH to a copy of the cluster's token file (or RAY_AUTH_TOKEN to its content)."
+    )
+
+
+def _require_listener(address: str) -> None:
+    host, port = _host(address), address.rpartition(":")[2]
+    if not port.isdigit():
+        raise UserError(
+            "--ray-address must be local, auto, HOST:PORT (e.g. 10.0.0.1:6379) or ray://HOST:PORT, but got "
+            f"{address!r}."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise UserError(
+            f"Nobody answers at {address} ({error.strerror or error}): is the cluster up, and its port open to here?"
+        ) from error
+
+
+def _host(address: str) -> str:
+    plain = address.rpartition("://")[2].rpartition("@")[2].partition("/")[0]
+    return plain.rpartition(":")[0].strip("[]") or plain
+
+
+def check_cluster(ray: Any, plan: WorkerPlan) -> None:
+    """Asks a node of a joined cluster how it is guarded and what it runs, before anything is sent there.
+
+    Raises:
+        UserError: Anybody may use the cluster, or it has other code than this process.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(_facts_there)
+    try:
+        found = ray.get(task.remote(), timeout=120)
+    except ray.exceptions.RayTaskError as error:
+        raise UserError(
+            f"The nodes of {plan.address} cannot run Secateur: {_last_line(error)} Install it there, or let it travel "
+            "with `secateur submit`."
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise UserError(f"The cluster at {plan.address} does not run tasks: {_first_line(error)}") from error
+    if found["authentication"] != "token":
+        address = ray.get_runtime_context().gcs_address
+        if not plan.insecure and not is_loopback(address):
+            raise UserError(open_to_all(plan.address))
+    check_code(found["code"], plan.address)
+
+
+def open_to_all(address: str) -> str:
+    """Why a cluster is refused."""
+    return (
+        f"The cluster at {address} asks for no token, so whoever reaches it can run programs there and read your net "
+        "and data. Start it with RAY_AUTH_MODE=token (see docs/cluster.md), or accept that with --insecure."
+    )
+
+
+def check_code(there: Mapping[str, str], where: str) -> None:
+    """Compares the code on a node with that of this process.
+
+    Raises:
+        UserError: It differs, so that results would not be those of one machine.
+    """
+    here = code_facts()
+    different = [name for name in here if there.get(name) != here[name]]
+    if different:
+        facts = "; ".join(f"{name} is {there.get(name, 'missing')} there, {here[name]} here" for name in different)
+        raise UserError(
+            f"The workers at {where} run other code: {facts}. Install the same versions there, or let the code travel "
+            "with `secateur submit`."
+        )
+
+
+def _facts_there() -> dict[str, Any]:
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    return {"authentication": "token" if is_token_auth_enabled() else "none", "code": code_facts()}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".:") + "."
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".:") + "."
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
