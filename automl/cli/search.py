@@ -49,7 +49,7 @@ from automl.cli.options import (
 @click.option(
     "--staleness",
     type=int,
-    help="Episodes that the agent may lag behind. [default: 1; with workers, twice their number]",
+    help="Episodes that the agent may lag behind. [default: 1, or twice the workers]",
 )
 @click.option("--finetune-steps", type=int, help="Training steps before a candidate is judged. [default: 0]")
 @click.option("--search-precision", metavar="TYPE", help="bfloat16 judges candidates faster. [default: float32]")

@@ -54,7 +54,8 @@ def missing_resources(plan: WorkerPlan, nodes: list[dict[str, float]]) -> str:
         return ""
     each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
     have = " and ".join(f"{sum(node.get(name, 0.0) for node in nodes):g} {name}" for name in need)
-    return f"{plan.workers} workers of {each} each are asked for, but {len(nodes)} node(s) with {have} have room for {room}"
+    asked = f"{plan.workers} workers of {each} each are asked for"
+    return f"{asked}, but {len(nodes)} node(s) with {have} have room for {room}"
 
 
 def _free(ray: Any) -> list[dict[str, float]]:
