@@ -20,8 +20,8 @@ from typing import Any
 
 from automl.cluster.code import code_facts
 from automl.cluster.connect import check_code, connected
-from automl.cluster.plan import ATTEMPTS, WorkerPlan
-from automl.cluster.resources import require_resources
+from automl.cluster.plan import ATTEMPTS, MORE_ATTEMPTS, WorkerPlan
+from automl.cluster.resources import require_resources, strategy
 from automl.executor import Handle, Ticket, WorkLost
 from automl.parcels import Parcel, pack, unpack
 from compressors.errors import UserError
@@ -77,7 +77,7 @@ class _Actor:
     def facts(self) -> dict[str, Any]:
         import ray
 
-        return {"code": code_facts(), "node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+        return {"code": code_facts(), "pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         return function(*(self.values[arg] if isinstance(arg, _Key) else arg for arg in args))
@@ -87,7 +87,7 @@ class _Actor:
 class _Call:
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    deaths: list[str] = field(default_factory=list)
+    deaths: list[str] = field(default_factory=list)  # nodes that workers died on
     done: threading.Event = field(default_factory=threading.Event)
     value: Any = None
     error: BaseException | None = None
@@ -105,6 +105,7 @@ class _Worker:
     call: _Call | None = None
     since: float = 0.0
     killed_for: str = ""
+    pid: int = 0
     node: str = ""
 
 
@@ -151,16 +152,15 @@ class RayExecutor:
         self._workers: dict[int, _Worker] = {}
         self._numbers = itertools.count()
         self._failed_starts = 0
+        self._attempts = ATTEMPTS
         self._broken: BaseException | None = None
-        self._calls: set[int] = set()
-        self._open: dict[int, _Call] = {}
         self._thread: threading.Thread | None = None
         self._actor = ray.remote(_Actor).options(
             num_cpus=plan.cpus_per_worker,
             num_gpus=plan.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy="SPREAD",
+            scheduling_strategy=strategy(ray),
         )
 
     def put(self, value: Any) -> Handle:
@@ -214,6 +214,10 @@ class RayExecutor:
         if call.error is not None:
             raise call.error
         return call.value
+
+    def pids(self) -> list[int]:
+        """Processes of the workers that are ready, on whatever nodes."""
+        return [worker.pid for worker in list(self._workers.values()) if worker.ready]
 
     def close(self) -> None:
         """Kills the workers; unfinished calls are dropped."""
@@ -289,11 +293,12 @@ class RayExecutor:
         if error is None:
             facts = future.result()
             try:
-                check_code(facts["code"], "this cluster")
+                if self._plan.address != "local":  # else it is this very installation
+                    check_code(facts["code"], "this cluster")
             except UserError as other:
                 self._break(other)
                 return
-            worker.ready, worker.node = True, facts["node"]
+            worker.ready, worker.pid, worker.node = True, facts["pid"], facts["node"]
             self._failed_starts = 0
             self._assign()
         elif self._is_death(error) and not getattr(error, "actor_init_failed", False):
@@ -313,6 +318,8 @@ class RayExecutor:
         error = future.exception()
         if error is None:
             worker.call = None
+            if call.deaths:
+                self._attempts = MORE_ATTEMPTS
             call.finish(future.result())
         elif not self._is_death(error):
             worker.call = None
@@ -323,12 +330,14 @@ class RayExecutor:
         self._assign()
 
     def _died(self, worker: _Worker, call: _Call, error: BaseException) -> None:
-        reason = worker.killed_for or _reason(error)
-        # A node that went away says nothing about the episode.
-        if not _node_is_gone(error):
-            call.deaths.append(reason)
-        if len(call.deaths) >= ATTEMPTS:
+        call.deaths.append(worker.node)
+        if len(call.deaths) >= self._attempts:
+            # A node that went away says nothing about the episode; it may take seconds until that is known.
+            gone = {node["NodeID"] for node in self._ray.nodes() if not node["Alive"]}
+            call.deaths = [node for node in call.deaths if node not in gone]
+        if len(call.deaths) >= self._attempts:
             self.counts.lost += 1
+            reason = worker.killed_for or _reason(error)
             call.finish(error=WorkLost(f"{len(call.deaths)} workers died of it, the last: {reason}"))
         else:
             self.counts.requeued += 1
@@ -389,14 +398,9 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     if "low on memory" in text or "OutOfMemory" in type(error).__name__:
         return "its node ran out of memory"
-    if _node_is_gone(error):
+    if "node has died" in text:
         return "its node is gone"
     if "worker process has died" in text or "connection error code" in text:
-        return "its process was killed or crashed"
+        return "its process or its node was killed, or crashed"
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")
-
-
-def _node_is_gone(error: BaseException) -> bool:
-    text = str(error)
-    return "node has died" in text or "node was" in text or bool(getattr(error, "preempted", False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import secrets
@@ -16,7 +17,6 @@ from automl.cluster.plan import WorkerPlan
 from compressors.errors import UserError
 
 _SECONDS_TO_ANSWER = 5.0
-_LOOPBACK = ("localhost", "127.", "::1", "[::1]")
 
 
 @contextmanager
@@ -58,7 +58,11 @@ def import_ray() -> Any:
 
 def is_loopback(address: str) -> bool:
     """Whether an address can only be reached from this machine."""
-    return _host(address).startswith(_LOOPBACK)
+    host = _host(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, even one that begins with 127.
 
 
 def _start(ray: Any, plan: WorkerPlan) -> None:
@@ -66,7 +70,7 @@ def _start(ray: Any, plan: WorkerPlan) -> None:
     if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["RAY_AUTH_MODE"] = "token"
-        _reread_authentication()
+        reread_authentication()
     cpus = plan.workers * plan.cpus_per_worker
     gpus = plan.workers * plan.gpus_per_worker
     try:
@@ -86,7 +90,7 @@ def _start(ray: Any, plan: WorkerPlan) -> None:
         raise UserError(f"Ray does not start on this machine: {_first_line(error)} Try --workers 0.") from error
 
 
-def _reread_authentication() -> None:
+def reread_authentication() -> None:
     """Ray reads its environment when it is imported, which may have been earlier."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -141,8 +145,10 @@ def _require_listener(address: str) -> None:
 
 
 def _host(address: str) -> str:
-    plain = address.rpartition("://")[2].rpartition("@")[2].partition("/")[0]
-    return plain.rpartition(":")[0].strip("[]") or plain
+    plain = address.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
+    if plain.count(":") > 1 and not plain.startswith("["):
+        return plain  # IPv6 without a port
+    return (plain.rpartition(":")[0] if plain.rpartition(":")[2].isdigit() else plain).strip("[]")
 
 
 def check_cluster(ray: Any, plan: WorkerPlan) -> None:
@@ -176,13 +182,13 @@ def open_to_all(address: str) -> str:
     )
 
 
-def check_code(there: Mapping[str, str], where: str) -> None:
-    """Compares the code on a node with that of this process.
+def check_code(there: Mapping[str, str], where: str, here: Mapping[str, str] | None = None) -> None:
+    """Compares the code on a node with that of this process, or with `here`.
 
     Raises:
         UserError: It differs, so that results would not be those of one machine.
     """
-    here = code_facts()
+    here = code_facts() if here is None else here
     different = [name for name in here if there.get(name) != here[name]]
     if different:
         facts = "; ".join(f"{name} is {there.get(name, 'missing')} there, {here[name]} here" for name in different)

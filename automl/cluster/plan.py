@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ATTEMPTS = 3
 """Workers that an episode may take down with it before it is given up."""
+MORE_ATTEMPTS = 10
+"""The same where workers are known to die for other reasons, since an episode that one died of another has finished."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 from automl.cluster.plan import WorkerPlan
 from compressors.errors import UserError
 
-_LOOK_S = 2.0
+_LOOK_S = 0.5
+_PATIENCE_S = 10.0
+"""What an earlier search had is free again only some seconds after its end."""
 
 
 def require_resources(ray: Any, plan: WorkerPlan, note: Callable[[str], None]) -> None:
@@ -23,18 +25,35 @@ def require_resources(ray: Any, plan: WorkerPlan, note: Callable[[str], None]) -
     Raises:
         UserError: They do not; says what is missing.
     """
-    said = False
+    if in_reservation(ray):
+        return
+    said, begun = False, time.monotonic()
     while missing := missing_resources(plan, _free(ray)):
         total = missing_resources(plan, _all(ray))
         what = f"The cluster {'is too small' if total else 'is busy'}: {total or missing}"
-        if not plan.wait:
-            other = "" if total else " Wait for them with --wait."
-            hint = "Use fewer --workers or smaller ones, add nodes, or wait for nodes with --wait." if total else other
-            raise UserError(f"{what}. {hint.strip()}")
-        if not said:
+        late = time.monotonic() - begun > _PATIENCE_S
+        if not plan.wait and (total or late):
+            hint = "Use fewer or smaller ones, add nodes, or wait for them" if total else "Wait for the others"
+            raise UserError(f"{what}. {hint} with --wait.")
+        if late and not said:
             note(f"{what}. Waiting.")
             said = True
         time.sleep(_LOOK_S)
+
+
+def in_reservation(ray: Any) -> bool:
+    """Whether this process is part of a placement group, which has room for its workers by construction."""
+    return ray.util.get_current_placement_group() is not None
+
+
+def strategy(ray: Any) -> Any:
+    """Where workers go: into the placement group of this process if there is one, else to all nodes in turn."""
+    group = ray.util.get_current_placement_group()
+    if group is None:
+        return "SPREAD"
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_capture_child_tasks=True)
 
 
 def missing_resources(plan: WorkerPlan, nodes: list[dict[str, float]]) -> str:
