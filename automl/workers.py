@@ -47,7 +47,7 @@ def ray_executor(plan: WorkerPlan, threads: int | None, note: Note, waiting: Not
     Raises:
         UserError: The cluster cannot be used, see `connected`, or is too small.
     """
-    with connected(plan) as ray:
+    with connected(plan, waiting) as ray:
         require_resources(ray, plan, waiting)
         executor = RayExecutor(ray, plan, threads, note)
         try:

@@ -6,24 +6,31 @@ import ipaddress
 import logging
 import os
 import secrets
-import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from automl.cluster.code import code_facts
 from automl.cluster.plan import WorkerPlan
+from automl.cluster.probe import ask
+from automl.cluster.tokens import use_token
 from compressors.errors import UserError
 
-_SECONDS_TO_ANSWER = 5.0
+
+def _silent(message: str) -> None:
+    """Nobody listens."""
 
 
 @contextmanager
-def connected(plan: WorkerPlan) -> Iterator[Any]:
+def connected(plan: WorkerPlan, note: Callable[[str], None] = _silent) -> Iterator[Any]:
     """Joins or starts the cluster of a plan and gives the module `ray`; leaves it, or stops what it started.
 
     A process that is connected already, as in a job of one's own, uses that connection and keeps it.
+
+    Args:
+        plan: Says which cluster.
+        note: Gets a line where the token's file can be read by others.
 
     Raises:
         UserError: No cluster there, a wrong token, other versions, or a cluster that anybody may use.
@@ -35,7 +42,7 @@ def connected(plan: WorkerPlan) -> Iterator[Any]:
     if plan.address == "local":
         _start(ray, plan)
     else:
-        _join(ray, plan)
+        _join(ray, plan, note)
     try:
         if plan.address != "local":
             check_cluster(ray, plan)
@@ -98,50 +105,53 @@ def reread_authentication() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _join(ray: Any, plan: WorkerPlan) -> None:
-    address = plan.address
-    if address != "auto":
-        _require_listener(address)
+def _join(ray: Any, plan: WorkerPlan, note: Callable[[str], None]) -> None:
+    address = _found(plan.address)
+    answer = ask(address)
+    if answer.version and answer.version != ray.__version__:
+        raise UserError(
+            f"The cluster at {address} runs Ray {answer.version}, this process {ray.__version__}: install the same "
+            "version in both places."
+        )
+    if not answer.guarded and not plan.insecure and not is_loopback(address):
+        raise UserError(open_to_all(address))
+    if answer.guarded and not use_token(note):
+        raise UserError(f"The cluster at {address} asks for a token: unset RAY_AUTH_MODE, which forbids to send one.")
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError as error:
-        where = "on this machine (--ray-address auto)" if address == "auto" else f"at {address}"
-        raise UserError(
-            f"There is no Ray cluster {where}: start one with `ray start --head`, or give --ray-address HOST:6379, or "
-            f"leave it out to use this machine alone. ({_first_line(error)})"
-        ) from error
-    except ray.exceptions.AuthenticationError as error:
-        raise UserError(wrong_token(address)) from error
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        text = str(error)
-        if "uthenticat" in text or "UNAUTHENTICATED" in text:
-            raise UserError(wrong_token(address)) from error
+        text = _flat(str(error))
         if "ersion mismatch" in text:
-            raise UserError(f"The cluster at {address} runs other versions: {_flat(text)}") from error
-        raise UserError(f"Cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+            raise UserError(f"The cluster at {address} runs other versions: {text}") from error
+        hint = ""
+        if address.startswith("ray://"):
+            hint = " Try HOST:6379 from a machine of its network, `secateur submit`, or set GRPC_ENABLE_FORK_SUPPORT=0 "
+            hint += "where the head is started."
+        raise UserError(f"Cannot join the Ray cluster at {address}: {_first_line(error)}{hint}") from error
 
 
-def wrong_token(address: str) -> str:
-    """What to do about a token that a cluster does not take."""
-    return (
-        f"The cluster at {address} does not accept this machine's token, or there is none: set RAY_AUTH_MODE=token and "
-        "RAY_AUTH_TOKEN_PATH to a copy of the cluster's token file (or RAY_AUTH_TOKEN to its content)."
-    )
+def _found(address: str) -> str:
+    """An address as it was given, or that of the cluster which `auto` means.
 
+    Raises:
+        UserError: There is none on this machine, or it is no address.
+    """
+    if address == "auto":
+        from ray._private.services import get_ray_address_from_environment
 
-def _require_listener(address: str) -> None:
-    host, port = _host(address), address.rpartition(":")[2]
-    if not port.isdigit():
+        try:
+            return str(get_ray_address_from_environment("auto", None))
+        except ConnectionError as error:
+            raise UserError(
+                "There is no Ray cluster on this machine (--ray-address auto): start one with `ray start --head`, or "
+                "give --ray-address HOST:6379, or leave it out to use this machine alone."
+            ) from error
+    if not address.rpartition(":")[2].isdigit():
         raise UserError(
             "--ray-address must be local, auto, HOST:PORT (e.g. 10.0.0.1:6379) or ray://HOST:PORT, but got "
             f"{address!r}."
         )
-    try:
-        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError as error:
-        raise UserError(
-            f"Nobody answers at {address} ({error.strerror or error}): is the cluster up, and its port open to here?"
-        ) from error
+    return address
 
 
 def _host(address: str) -> str:
@@ -152,10 +162,10 @@ def _host(address: str) -> str:
 
 
 def check_cluster(ray: Any, plan: WorkerPlan) -> None:
-    """Asks a node of a joined cluster how it is guarded and what it runs, before anything is sent there.
+    """Asks a node of a joined cluster what it runs, before anything is sent there.
 
     Raises:
-        UserError: Anybody may use the cluster, or it has other code than this process.
+        UserError: It cannot run Secateur, or has other code than this process.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_facts_there)
     try:
@@ -167,11 +177,7 @@ def check_cluster(ray: Any, plan: WorkerPlan) -> None:
         ) from error
     except ray.exceptions.RayError as error:
         raise UserError(f"The cluster at {plan.address} does not run tasks: {_first_line(error)}") from error
-    if found["authentication"] != "token":
-        address = ray.get_runtime_context().gcs_address
-        if not plan.insecure and not is_loopback(address):
-            raise UserError(open_to_all(plan.address))
-    check_code(found["code"], plan.address)
+    check_code(found, plan.address)
 
 
 def open_to_all(address: str) -> str:
@@ -198,10 +204,8 @@ def check_code(there: Mapping[str, str], where: str, here: Mapping[str, str] | N
         )
 
 
-def _facts_there() -> dict[str, Any]:
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-
-    return {"authentication": "token" if is_token_auth_enabled() else "none", "code": code_facts()}
+def _facts_there() -> dict[str, str]:
+    return code_facts()
 
 
 def _first_line(error: BaseException) -> str:

@@ -78,6 +78,13 @@ def missing_resources(plan: WorkerPlan, nodes: list[dict[str, float]]) -> str:
 
 
 def _free(ray: Any) -> list[dict[str, float]]:
+    if ray.util.client.ray.is_connected():  # through `ray://` only a process of the cluster can ask
+        nodes: list[dict[str, float]] = ray.get(ray.remote(num_cpus=0)(_free_of_each).remote())
+        return nodes
+    return _free_of_each()
+
+
+def _free_of_each() -> list[dict[str, float]]:
     from ray._private.state import available_resources_per_node
 
     return list(available_resources_per_node().values())

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_twenty_random_kills_lose_and_double_nothing(executor, tmp_path):
 def private_bytes(handle_value):
     """What this process alone holds, after it has touched the value."""
     float(handle_value.sum())
-    text = open("/proc/self/smaps_rollup").read()
+    text = Path("/proc/self/smaps_rollup").read_text()
     return sum(
         int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Clean", "Private_Dirty"))
     )

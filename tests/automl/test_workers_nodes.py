@@ -94,7 +94,7 @@ def test_a_node_dies_and_another_comes_and_the_ledger_is_the_same(cluster, tmp_p
 
 def test_waits_for_a_cluster_that_is_too_small_and_only_if_told_to(cluster):
     plan = {"workers": 1, "address": cluster.address, "insecure": True}
-    with pytest.raises(UserError, match="too small.*--wait"), ray_executor(WorkerPlan(**plan), 1, print, print):
+    with pytest.raises(UserError, match=r"too small.*--wait"), ray_executor(WorkerPlan(**plan), 1, print, print):
         pass
     notes, nodes, found = [], [], []
 
