@@ -82,7 +82,7 @@ class OffPolicyAgent(ABC, Generic[Config]):
         """Remembers the episode and makes gradient steps.
 
         Returns:
-            `baseline`, and what `Learner.fit` says once there is enough to learn from.
+            `baseline`, `replay` (transitions remembered), and what `Learner.fit` says once there is enough to learn from.
         """
         check_next(self.name, self._learned, rollout)
         self._learned += 1
@@ -90,7 +90,7 @@ class OffPolicyAgent(ABC, Generic[Config]):
         self._remember(rollout)
         wanted = math.ceil(self.config.gradient_steps * len(rollout.actions))
         steps = min(max(wanted, self.config.min_gradient_steps), self.config.max_gradient_steps)
-        return {"baseline": self._replay.offset} | self._fit(steps)
+        return {"baseline": self._replay.offset, "replay": float(self._replay.size())} | self._fit(steps)
 
     def state(self) -> AgentState:
         """Actor, critics, their targets and optimizers, replay, baseline, random stream, issued behaviours."""

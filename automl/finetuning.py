@@ -192,7 +192,7 @@ def _finetune(
         except UserError as error:
             raise UserError(
                 f"{stage} failed: {error} All trials are kept; go on, with other settings if need be: "
-                f"secateur resume {run.folder} --finetune-lr {training.lr / 10:g}"
+                f"secateur resume {run.address} --finetune-lr {training.lr / 10:g}"
             ) from error
     seconds = time.perf_counter() - started
     save_packed(candidate, run.nets / f"{record.trial_id}.safetensors")

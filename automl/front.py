@@ -112,7 +112,7 @@ def read_front(run: Run) -> Front:
         UserError: It is not there yet, or is damaged.
     """
     if not run.front.exists():
-        raise UserError(f"The run {run.folder} has no front yet. Finish it with: secateur resume {run.folder}")
+        raise UserError(f"The run {run.address} has no front yet. Finish it with: secateur resume {run.address}")
     with storage_errors(f"read {run.front}"):
         data = run.front.read_bytes()
     try:
@@ -120,7 +120,7 @@ def read_front(run: Run) -> Front:
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(
-            f"{run.front} is damaged ({problem['msg']}). Delete it and run: secateur resume {run.folder}"
+            f"{run.front} is damaged ({problem['msg']}). Delete it and run: secateur resume {run.address}"
         ) from None
 
 

@@ -139,45 +139,62 @@ class Ledger:
 
     Args:
         path: The file `trials.jsonl`; made with the first line.
-        keep: Read at most this many trials and cut off the rest, which a resumed search runs again. None keeps all.
+        least: How many trials must be there, since a checkpoint counts on them.
 
     Attributes:
         records: All trials, in episode order.
         note: One line for a person when something was cut off, else empty.
 
     Raises:
-        UserError: As `read_ledger`, or fewer than `keep` trials are there.
+        UserError: As `read_ledger`, or fewer than `least` trials are there.
     """
 
-    def __init__(self, path: Path, keep: int | None = None) -> None:
+    def __init__(self, path: Path, least: int = 0) -> None:
         self.path = path
         self.note = ""
         self.records: list[TrialRecord] = []
-        if keep and not path.exists():
-            raise UserError(f"The checkpoint knows {keep} trials, but {path} does not exist. Restore it from a copy.")
+        if least and not path.exists():
+            raise UserError(f"The checkpoint knows {least} trials, but {path} does not exist. Restore it from a copy.")
         if path.exists():
-            self._restore(keep)
+            self._restore(least)
 
-    def _restore(self, keep: int | None) -> None:
+    def _restore(self, least: int) -> None:
+        self.records, ends, torn = self._read()
+        if len(self.records) < least:
+            raise UserError(
+                f"The checkpoint knows {least} trials, but {self.path} holds {len(self.records)}. Restore it from a "
+                "copy."
+            )
+        if torn:
+            self._truncate(ends[-1] if ends else 0)
+            self.note = f"{self.path}: cut off a half-written line; the search runs that trial again."
+
+    def cut(self, keep: int) -> None:
+        """Cuts the ledger to its first trials, if it has more.
+
+        Args:
+            keep: How many stay.
+        """
+        dropped = len(self.records) - keep
+        if dropped <= 0:
+            return
+        _, ends, _ = self._read()
+        self._truncate(ends[keep - 1] if keep else 0)
+        del self.records[keep:]
+        self.note = (
+            f"{self.path}: cut off {dropped} trial(s) newer than the checkpoint, which come out differently here; the "
+            "search runs them again."
+        )
+
+    def _read(self) -> tuple[list[TrialRecord], list[int], int]:
         with storage_errors(f"read the ledger {self.path}"):
             data = self.path.read_bytes()
-        records, ends, torn = _parse(self.path, data)
-        keep = len(records) if keep is None else keep
-        if len(records) < keep:
-            raise UserError(
-                f"The checkpoint knows {keep} trials, but {self.path} holds {len(records)}. Restore it from a copy."
-            )
-        self.records = records[:keep]
-        end = ends[keep - 1] if keep else 0
-        if end == len(data):
-            return
+        return _parse(self.path, data)
+
+    def _truncate(self, end: int) -> None:
         with storage_errors(f"cut the ledger {self.path}"), self.path.open("r+b") as file:
             file.truncate(end)
             os.fsync(file.fileno())
-        dropped = len(records) - keep
-        parts = [f"{dropped} trial(s) newer than the checkpoint"] if dropped else []
-        parts += ["a half-written line"] if torn else []
-        self.note = f"{self.path}: cut off {' and '.join(parts)}; the search runs them again."
 
     def append(self, record: TrialRecord) -> None:
         """Writes one line and returns when it is on the disk.

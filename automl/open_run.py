@@ -75,7 +75,7 @@ def open_run(
             run.write_info(run.info().model_copy(update={"config": plain}))
         return run
     data = f"-{_short(config.data.name)}" if named else ""
-    run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}{data}")
+    run = new_run(place.runs, place.name, prefix=f"{_short(table.net)}{data}", remote=place.remote)
     run.write_info(
         RunInfo(
             search_id=run.search_id,

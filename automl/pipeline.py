@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from agents.registry import make_agent
 from automl.candidate import Evaluator
+from automl.cluster.metrics import metered
 from automl.config import SearchConfig
 from automl.episode import Guarded, Player
-from automl.executor import Executor, InlineExecutor
+from automl.executor import Executor
 from automl.finetuning import finetune_front
 from automl.loading import load_named
 from automl.open_run import Remake, describe, open_run
@@ -26,7 +25,7 @@ from automl.runs import Run
 from automl.search_loop import SearchInterrupted, search, stopped_by_sigterm
 from automl.task import Task, task_of
 from automl.tracked import make_tracker
-from automl.workers import ray_executor
+from automl.workers import make_executor
 from compressors.compressor import Compressor
 from compressors.errors import UserError
 from compressors.grouping import layer_table
@@ -38,7 +37,7 @@ def run_search(config: SearchConfig, place: Place, run: Run | None = None) -> Se
     """A search on a net and data given by name; `run` goes on with an earlier one."""
     check_config(config)
     check_place(place, run)
-    loaded, splits = load_named(config.net, config.data)
+    loaded, splits = load_named(config.net, config.data, progress=place.watch.stage)
     if not loaded.trained:
         place.watch.note(f"Warning: net {loaded.name} is untrained. Train it with `secateur train` or pass --weights.")
     parts = ("train", "calibration", "search", "test")
@@ -72,7 +71,9 @@ def search_net(
     threads = threads or (place.workers.cpus_per_worker if place.workers is not None else None)
     device = settle(threads, place.device)
     with make_executor(place, threads) as executor:
-        return _search_net(net.to(device).eval(), task, config, place, executor, name=name, run=run, named=named)
+        return _search_net(
+            net.to(device).eval(), task, config, place, executor, device, name=name, run=run, named=named
+        )
 
 
 def _search_net(
@@ -81,6 +82,7 @@ def _search_net(
     config: SearchConfig,
     place: Place,
     executor: Executor,
+    device: str,
     *,
     name: str,
     run: Run | None,
@@ -89,7 +91,7 @@ def _search_net(
     targets = parse_targets(config.env.targets)
     original = accuracy_of(net, task)
     place.watch.note(f"Original net {name}: {original:.4f} on the search split.")
-    table = layer_table(net, task.example.to(next(net.parameters()).device), name)
+    table = layer_table(net, task.example.to(device), name)
     check_targets(config, table)
     compressor = Compressor(config.compressor)
     profile = prepare(compressor, net, table, task, place.watch.stage)
@@ -101,12 +103,13 @@ def _search_net(
     run = open_run(run, place, config, table, task, original, compressor.cost.original, named=named)
     remake = Remake(config, task, place, named)
     tracker = make_tracker(run, place, net, compressor, task)
+    progress = metered(place.progress, executor, search=run.search_id, net=name, staleness=config.loop.staleness)
     with run.lock(), stopped_by_sigterm():
         tracker.start()
         try:
             archive = search(
                 Player(env, guard), agent, executor, run, config.loop,
-                lambda episode: sample_targets(targets, episode, config.loop.seed), tracker, place.progress,
+                lambda episode: sample_targets(targets, episode, config.loop.seed), tracker, progress,
             )  # fmt: skip
             executor.close()
             front = finetune_front(
@@ -116,7 +119,7 @@ def _search_net(
         except KeyboardInterrupt:
             tracker.close()
             raise SearchInterrupted(
-                f"Interrupted while the front was finetuned. Go on with: secateur resume {run.folder}"
+                f"Interrupted while the front was finetuned. Go on with: secateur resume {run.address}"
             ) from None
         except BaseException:
             tracker.close()
@@ -124,20 +127,6 @@ def _search_net(
         reports = write_reports(run)
         tracker.finish()
     return SearchResult(run, front, net, compressor, task, reports)
-
-
-@contextmanager
-def make_executor(place: Place, threads: int | None) -> Iterator[Executor]:
-    """Where episodes run: this process, or workers on `threads` threads each.
-
-    Raises:
-        UserError: The cluster cannot be used, or is too small.
-    """
-    if place.workers is None:
-        yield InlineExecutor()
-        return
-    with ray_executor(place.workers, threads, place.progress.note, place.watch.note) as executor:
-        yield executor
 
 
 def accuracy_of(net: nn.Module, task: Task) -> float:

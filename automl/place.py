@@ -43,6 +43,7 @@ class Place:
 
     Attributes:
         runs: Folder of all runs.
+        remote: URL of a folder where all runs are kept as well; empty: nowhere.
         name: Name of the run; None: net, data and a number.
         tracking_uri: Of MLflow; None: SQLite in the runs folder.
         track: Whether MLflow is told at all.
@@ -56,6 +57,7 @@ class Place:
     """
 
     runs: Path = Path("runs")
+    remote: str = ""
     name: str | None = None
     tracking_uri: str | None = None
     track: bool = True

@@ -9,6 +9,7 @@ from automl.config import SearchConfig
 from automl.data.splits import parse_search_from
 from automl.files import require_writable
 from automl.place import Place
+from automl.remote.runs import check_remote
 from automl.runs import Run, require_free
 from compressors.cost import CostModel
 from compressors.layers import LayerTable
@@ -39,8 +40,11 @@ def check_place(place: Place, run: Run | None) -> None:
     """Checks that the run's folder can be made, or the given run be written to.
 
     Raises:
-        UserError: The name is taken or no name for a folder, or the folder cannot be written to.
+        UserError: The name is taken or no name for a folder, or the folder cannot be written to; likewise where runs
+            are kept elsewhere as well.
     """
+    if run.remote if run is not None else place.remote:
+        check_remote(place.remote, place.name, run)
     if run is not None:
         require_writable(run.folder, f"write to the run {run.folder}")
         return

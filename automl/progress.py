@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,9 @@ class SearchProgress(Protocol):
     def trial(self, record: TrialRecord, archive: Archive) -> None:
         """A trial was recorded; the archive has it."""
 
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """What the agent said of itself when it learned from a trial."""
+
     def note(self, message: str) -> None:
         """Something worth a line."""
 
@@ -38,6 +41,9 @@ class NullProgress:
         """Nothing."""
 
     def trial(self, record: TrialRecord, archive: Archive) -> None:
+        """Nothing."""
+
+    def figures(self, figures: Mapping[str, float]) -> None:
         """Nothing."""
 
     def note(self, message: str) -> None:
@@ -85,6 +91,9 @@ class LiveProgress:
         best, last = escape(_best(archive)), escape(describe(record, archive))
         self._bar.update(self._task, advance=1, best=best, last=last)
 
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """Not shown."""
+
     def note(self, message: str) -> None:
         """A line above the bar."""
         self._bar.console.print(message, markup=False, highlight=False)
@@ -125,6 +134,9 @@ class LineProgress:
             f"Search: {done}/{self._episodes}, best {_best(archive)}, last {describe(record, archive)}, "
             f"{left:.0f} s left."
         )
+
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """Not shown."""
 
     def note(self, message: str) -> None:
         """One line."""

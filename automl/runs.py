@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import ValidationError
 
 from automl.files import storage_errors, write_atomic
+from automl.remote.url import is_url, joined
 from automl.run_info import VERSION, RunInfo
+from automl.run_lock import RunInUse, locked
 from compressors.errors import UserError, one_of
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where a run is not guarded against a second writer
-    fcntl = None  # type: ignore[assignment]
+STATE = ".mirror.json"
+"""File by which a run folder is known as the local copy of a remote run."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,16 @@ class Run:
 
     Attributes:
         folder: `<runs root>/<search_id>`.
+        remote: URL of the run where it is kept elsewhere as well, and `folder` is its local copy; else empty.
     """
 
     folder: Path
+    remote: str = ""
+
+    @property
+    def address(self) -> str:
+        """What to type to mean this run: its URL, or its folder."""
+        return self.remote or str(self.folder)
 
     @property
     def search_id(self) -> str:
@@ -114,42 +120,48 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from writing to the run; a dead process's lock does not count.
+        """Keeps other processes from writing to the run, of a remote run also those on other machines.
+
+        A dead process's lock does not count. A remote run's local copy is brought up to date.
 
         Raises:
-            UserError: Another process holds it, or the folder cannot be written to.
+            RunInUse: Another process holds it.
+            UserError: The folder cannot be written to, or the remote refuses.
         """
-        with storage_errors(f"write to the run {self.folder}"):
-            file = (self.folder / "lock").open("a+")
-        with file:
-            self._claim(file)
-            # The file stays: were it removed, one process could lock the old file and another the new.
+        with locked(self.folder) as file:
+            with storage_errors(f"write to the run {self.folder}"):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+            with _exclusive(self) if self.remote else nullcontext():
+                yield
+
+    @contextmanager
+    def read_lock(self) -> Iterator[None]:
+        """Keeps searches from the run while several processes bring its local copy up to date.
+
+        Raises:
+            RunInUse: A search writes to it.
+            UserError: The folder cannot be written to.
+        """
+        with locked(self.folder, shared=True):
             yield
 
-    def _claim(self, file: TextIO) -> None:
-        if fcntl is not None:
-            # The system drops this lock with the process, however it ends; the number inside is for the message.
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UserError(
-                    f"The run {self.folder} is in use by process {file.read().strip() or 'unknown'}. "
-                    "Wait until it ends, or stop it."
-                ) from None
-        with storage_errors(f"write to the run {self.folder}"):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+
+def _exclusive(run: Run) -> AbstractContextManager[None]:
+    from automl.remote.runs import exclusive
+
+    return exclusive(run)
 
 
-def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Run:
+def new_run(root: Path, name: str | None = None, prefix: str = "run", remote: str = "") -> Run:
     """Makes a run folder.
 
     Args:
         root: The runs folder; made where missing.
         name: Name of the run. Without one it is `prefix` and the next free number, e.g. `resnet20-digits-003`.
         prefix: Beginning of a numbered name.
+        remote: URL of a folder where all runs are kept as well; the run is claimed there.
 
     Raises:
         UserError: The name is taken or no name for a folder, or the folder cannot be made.
@@ -158,7 +170,22 @@ def new_run(root: Path, name: str | None = None, prefix: str = "run") -> Run:
         require_free(root, name)
     with storage_errors(f"make a run in {root}"):
         root.mkdir(parents=True, exist_ok=True)
-        return _make_named(root, name) if name is not None else _make_numbered(root, prefix)
+        if not remote:
+            return _make_named(root, name) if name is not None else _make_numbered(root, prefix)
+    from automl.remote.runs import claim, taken_at
+
+    taken = taken_at(remote) if name is None else ()
+    while True:
+        with storage_errors(f"make a run in {root}"):
+            made = _make_named(root, name) if name is not None else _make_numbered(root, prefix, taken)
+        run = Run(made.folder, joined(remote, made.search_id))
+        try:
+            claim(run)
+        except RunInUse:
+            if name is not None:
+                raise
+            continue  # another machine has just taken this number
+        return run
 
 
 def require_free(root: Path, name: str) -> None:
@@ -167,17 +194,26 @@ def require_free(root: Path, name: str) -> None:
     Raises:
         UserError: The name is taken, or no name for a folder.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-        raise UserError(
-            f"A run's name consists of at most 200 letters, digits, '.', '_' and '-' and begins with a letter or "
-            f"digit, but got {name!r}."
-        )
+    check_name(name)
     run = Run(root / name)
     if run.folder.is_file():
         raise UserError(f"{run.folder} is a file. Choose another name for the run.")
     if run.config.exists() or run.ledger.exists():
         raise UserError(
             f"The run {run.folder} exists. Choose another name, or go on with: secateur resume {run.folder}"
+        )
+
+
+def check_name(name: str) -> None:
+    """Checks that a name can be a run's.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise UserError(
+            f"A run's name consists of at most 200 letters, digits, '.', '_' and '-' and begins with a letter or "
+            f"digit, but got {name!r}."
         )
 
 
@@ -188,11 +224,14 @@ def _make_named(root: Path, name: str) -> Run:
     return run
 
 
-def _make_numbered(root: Path, prefix: str) -> Run:
+def _make_numbered(root: Path, prefix: str, taken: Collection[str] = ()) -> Run:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", prefix).strip("-.") or "run"
     number = 1
     while True:
         run = Run(root / f"{safe}-{number:03d}")
+        if run.search_id in taken:
+            number += 1
+            continue
         try:
             run.folder.mkdir()
         except FileExistsError:
@@ -207,22 +246,28 @@ def _fill(run: Run) -> None:
     run.nets.mkdir(exist_ok=True)
 
 
-def find_run(root: Path, run: str | Path) -> Run:
-    """The run that somebody means by a folder or an id.
+def find_run(root: Path | str, run: str | Path, *, light: bool = False) -> Run:
+    """The run that somebody means by a folder, a URL or an id; of a remote one what is missing here is fetched.
 
     Args:
-        root: The runs folder, for ids.
-        run: Path of a run folder, or a run's name.
+        root: The runs folder or its URL, for ids.
+        run: Path or URL of a run folder, or a run's name.
+        light: Of a remote run, fetch neither checkpoint nor nets.
 
     Raises:
         UserError: There is none (names the nearest), the folder is not a run's, or its search never began.
     """
+    if is_url(run) or (is_url(root) and not (Path(run) / "config.json").exists()):
+        from automl.remote.runs import fetch_run
+
+        return fetch_run(str(run) if is_url(run) else joined(str(root), str(run)), light=light)
+    root = Path(root)
     for folder in (Path(run), root / run):
         if folder.is_file():
             raise UserError(f"{folder} is a file; a run is a folder, here perhaps {folder.parent}.")
         if not folder.is_dir():
             continue
-        found = Run(folder.resolve())
+        found = Run(folder.resolve(), _remote_of(folder))
         if found.config.exists():
             found.info()
             return found
@@ -236,6 +281,15 @@ def find_run(root: Path, run: str | Path) -> Run:
     if not names:
         raise UserError(f"There is no run {str(run)!r}: {root} holds no runs. Start one with `secateur search`.")
     raise one_of("run", str(run), names)
+
+
+def _remote_of(folder: Path) -> str:
+    if not (folder / STATE).exists():
+        return ""
+    from automl.remote.copies import state_in
+
+    state = state_in(folder)
+    return state.url if state is not None else ""
 
 
 def _names(root: Path) -> list[str]:

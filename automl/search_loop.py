@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -18,6 +19,7 @@ from automl.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from automl.episode import Episode, Player, make_record, play, play_lost
 from automl.executor import Executor, Handle, Ticket, WorkLost
 from automl.ledger import Ledger, TrialRecord
+from automl.playback import asked_by, play_back
 from automl.progress import NullProgress, SearchProgress
 from automl.run_info import RunInfo
 from automl.runs import Run
@@ -28,6 +30,10 @@ Schedule = Callable[[int], dict[str, float]]
 
 FAILURES_AT_START = 3
 """A search whose first so many trials all fail is stopped: its evaluation is broken, not its candidates."""
+
+
+_SAVING_SHARE = 20
+"""A checkpoint follows the last one after so many times what that took."""
 
 
 class LoopConfig(BaseModel):
@@ -60,8 +66,10 @@ def search(
     schedule: Schedule,
     tracker: Tracker | None = None,
     progress: SearchProgress | None = None,
+    *,
+    checkpoint_s: float = 1.0,
 ) -> Archive:
-    """Runs a search, or goes on with it from the run's checkpoint.
+    """Runs a search, or goes on with it from the run's ledger and checkpoint.
 
     Episode e is played by the agent, and is given the front, as they were after episode e - staleness; results are
     consumed in the order of episodes. So equal seeds give equal ledgers, whatever the executor and however often the
@@ -76,6 +84,8 @@ def search(
         schedule: The targets of an episode by kind, as `envs.target.sample_targets` gives them.
         tracker: Is told of each recorded trial; never stops the search.
         progress: Is told of each recorded trial.
+        checkpoint_s: Least time between two checkpoints, which cost at most a twentieth of the search; 0: after each
+            trial. What the last one lacks, the agent learns from the ledger again.
 
     Returns:
         All trials and their front.
@@ -86,33 +96,50 @@ def search(
     """
     progress = progress or NullProgress()
     info = run.info()
-    ledger = _restore(agent, run, info, progress)
+    ledger = _restore(player, agent, run, info, config, schedule, progress)
     archive = Archive(info.original, info.cost)
     for record in ledger.records:
         archive.add(record)
     held = executor.put(player)
     loop = _Loop(
-        player, held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress
-    )
+        player, held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress,
+        checkpoint_s,
+    )  # fmt: skip
     progress.start(config.episodes, archive)
     try:
         with stopped_by_sigterm():
             loop.play_all()
+        loop.save()
     except KeyboardInterrupt:
+        with suppress(UserError):
+            loop.save()
         raise SearchInterrupted(
             f"Interrupted after {len(archive.records)} of {config.episodes} episodes. "
-            f"Go on with: secateur resume {run.folder}"
+            f"Go on with: secateur resume {run.address}"
         ) from None
     finally:
         progress.stop()
     return archive
 
 
-def _restore(agent: Agent, run: Run, info: RunInfo, progress: SearchProgress) -> Ledger:
+def _restore(
+    player: Player,
+    agent: Agent,
+    run: Run,
+    info: RunInfo,
+    config: LoopConfig,
+    schedule: Schedule,
+    progress: SearchProgress,
+) -> Ledger:
+    """The ledger, with the agent as it was after its last trial."""
     snapshot = load_checkpoint(run.checkpoint, info.fingerprint)
-    ledger = Ledger(run.ledger, keep=snapshot.next_episode if snapshot else 0)
+    first = snapshot.next_episode if snapshot else 0
+    ledger = Ledger(run.ledger, least=first)
     if snapshot:
         agent.load_state(snapshot.agent)
+    if first < len(ledger.records):
+        ask = asked_by(agent, config.seed, schedule, info)
+        ledger.cut(play_back(player, agent, ledger.records, first, config, ask))
     if ledger.note:
         progress.note(ledger.note)
     return ledger
@@ -132,9 +159,13 @@ class _Loop:
     archive: Archive
     tracker: Tracker
     progress: SearchProgress
+    checkpoint_s: float
     tickets: dict[int, tuple[Ticket, Episode]] = field(default_factory=dict)
     proposing_s: dict[int, float] = field(default_factory=dict)
     recording_s: float = 0.0
+    learning: bool = False
+    saved_at: float = -math.inf
+    saving_s: float = 0.0
 
     def play_all(self) -> None:
         """Keeps `staleness` episodes in flight and consumes them in order."""
@@ -160,14 +191,15 @@ class _Loop:
         self.tickets[episode] = self.executor.submit(play, self.held, asked), asked
 
     def consume(self, episode: int) -> None:
-        """Learns from an episode and records it: the ledger first, since the checkpoint counts on its line."""
+        """Learns from an episode and records it: the ledger first, since a checkpoint counts on its lines."""
         ticket, asked = self.tickets.pop(episode)
         try:
             played = self.executor.result(ticket)
         except WorkLost as lost:
             played = play_lost(self.player, asked, lost)
         begun = time.perf_counter()
-        self.agent.learn(played.rollout)
+        self.learning = True
+        self.progress.figures(self.agent.learn(played.rollout))
         learned = time.perf_counter()
         driver = {
             "propose": self.proposing_s.pop(episode),
@@ -176,11 +208,24 @@ class _Loop:
         }
         record = make_record(played, asked.targets, driver)
         self.ledger.append(record)
-        save_checkpoint(self.run.checkpoint, Snapshot(self.info.fingerprint, episode + 1, self.agent.state()))
+        self.learning = False
+        wait_s = max(self.checkpoint_s, _SAVING_SHARE * self.saving_s) if self.checkpoint_s else 0.0
+        if time.perf_counter() - self.saved_at >= wait_s:
+            self.save()
         self.recording_s = time.perf_counter() - learned
         self.archive.add(record)
         self.tracker.trial(record)
         self.progress.trial(record, self.archive)
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless the agent has learned from a trial that is not recorded yet."""
+        if self.learning:
+            return
+        begun = time.perf_counter()
+        learned = len(self.ledger.records)
+        save_checkpoint(self.run.checkpoint, Snapshot(self.info.fingerprint, learned, self.agent.state()))
+        self.saved_at = time.perf_counter()
+        self.saving_s = self.saved_at - begun
 
 
 def _require_some_success(records: Sequence[TrialRecord]) -> None:

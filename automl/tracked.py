@@ -11,6 +11,7 @@ from automl.finetuning import allocation_in
 from automl.front import load_member
 from automl.ledger import TrialRecord
 from automl.place import Place
+from automl.remote.mirror import mirrored
 from automl.runs import Run
 from automl.task import Task
 from automl.tracker import MlflowTracker, NullTracker, Tracker
@@ -46,11 +47,12 @@ class Sources:
 
 
 def make_tracker(run: Run, place: Place, net: nn.Module, compressor: Compressor, task: Task) -> Tracker:
-    """The tracker that `place` asks for."""
-    if not place.track:
-        return NullTracker()
-    sources = Sources(run, net, compressor, task)
-    return MlflowTracker(run, place.tracking_uri, sources.policy, sources.model, warn=place.watch.note)
+    """The tracker that `place` asks for; it also keeps a remote run up to date."""
+    tracker: Tracker = NullTracker()
+    if place.track:
+        sources = Sources(run, net, compressor, task)
+        tracker = MlflowTracker(run, place.tracking_uri, sources.policy, sources.model, warn=place.watch.note)
+    return mirrored(tracker, run, place.watch.note)
 
 
 def track_again(run: Run, uri: str | None, net: nn.Module, compressor: Compressor, task: Task) -> int:

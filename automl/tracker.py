@@ -102,7 +102,7 @@ class MlflowTracker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if not self._complete:
-            self._warn(f"MLflow does not have everything yet: secateur track {self._run.folder}")
+            self._warn(f"MLflow does not have everything yet: secateur track {self._run.address}")
 
     def _follow(self) -> None:
         projection: Projection | None = None

@@ -38,7 +38,7 @@ def plain_policy(record: TrialRecord) -> dict[str, Any]:
     return {"trial_id": record.trial_id, "costs": record.costs, **record.policy.model_dump(mode="json")}
 
 
-def _quiet_mlflow() -> Any:
+def quiet_mlflow() -> Any:
     """MLflow, imported without its telemetry, its logging and its long waits."""
     settings = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -69,7 +69,7 @@ class Projection:
     """
 
     def __init__(self, run: Run, uri: str, policy_of: PolicyOf = plain_policy, model_of: ModelOf | None = None) -> None:
-        self._mlflow = _quiet_mlflow()
+        self._mlflow = quiet_mlflow()
         self._run, self._uri, self._policy_of, self._model_of = run, uri, policy_of, model_of
         self._info = run.info()
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
@@ -258,7 +258,7 @@ def track(run: Run, uri: str | None = None, policy_of: PolicyOf = plain_policy, 
         UserError: The run is being searched, the server cannot be reached, or the experiment is another search's.
     """
     uri = uri or default_uri(run.folder.parent)
-    with run.lock(), _tracking_errors(uri):
+    with run.lock(), tracking_errors(uri):
         return catch_up(Projection(run, uri, policy_of, model_of), run, summary=True)
 
 
@@ -268,7 +268,12 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _tracking_errors(uri: str) -> Iterator[None]:
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turns whatever MLflow raises into one line.
+
+    Raises:
+        UserError: Something came from the block.
+    """
     try:
         yield
     except UserError:

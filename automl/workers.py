@@ -22,8 +22,9 @@ from automl.cluster.code import code_facts
 from automl.cluster.connect import check_code, connected
 from automl.cluster.plan import ATTEMPTS, MORE_ATTEMPTS, WorkerPlan
 from automl.cluster.resources import require_resources, strategy
-from automl.executor import Handle, Ticket, WorkLost
+from automl.executor import Executor, Handle, InlineExecutor, Ticket, WorkLost
 from automl.parcels import Parcel, pack, unpack
+from automl.place import Place, settle
 from compressors.errors import UserError
 
 Note = Callable[[str], None]
@@ -32,6 +33,20 @@ _LOOK_S = 0.5
 """How often deadlines are looked at."""
 _FAILED_STARTS = 3
 """Workers in a row that may die before any of them is ready."""
+
+
+@contextmanager
+def make_executor(place: Place, threads: int | None) -> Iterator[Executor]:
+    """Where episodes run: this process, or workers on `threads` threads each.
+
+    Raises:
+        UserError: The cluster cannot be used, or is too small.
+    """
+    if place.workers is None:
+        yield InlineExecutor()
+        return
+    with ray_executor(place.workers, threads, place.progress.note, place.watch.note) as executor:
+        yield executor
 
 
 @contextmanager
@@ -64,10 +79,6 @@ class _Actor:
     """What runs in a worker's process."""
 
     def __init__(self, threads: int) -> None:
-        # Before torch is imported, so that its pools are made with so many threads.
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        from automl.place import settle
-
         settle(threads, "auto")
         self.values: dict[str, Any] = {}
 

@@ -12,6 +12,7 @@ import click
 from automl.cli.bench_ablation import ablation_command
 from automl.cli.bench_front import front_command
 from automl.cli.bench_quality import quality_command
+from automl.cli.bench_workers import workers_command
 from automl.cli.options import data_options, data_values, machine_options, net_options, net_values
 
 
@@ -20,7 +21,7 @@ def bench_command() -> None:
     """Measures Secateur itself; `docs/benchmarks.md` holds the figures."""
 
 
-for _command in (quality_command, ablation_command, front_command):
+for _command in (quality_command, ablation_command, front_command, workers_command):
     bench_command.add_command(_command)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from automl.cli.jobs import address_option, print_jobs
 from automl.cli.options import data_options, data_values, machine_options, net_options, net_values
 
 _TRAINING = ("epochs", "steps", "lr", "label_smoothing", "weight_decay", "precision", "seed")
@@ -207,8 +208,20 @@ def profile_command(order: str, memory_mib: int | None, out: Path, **values: Any
 
 
 @click.command("list", short_help="List the names that commands take.")
-def list_command() -> None:
-    """Lists the names of nets, data, agents, orders, repairs, rewards and targets."""
+@click.argument("what", required=False)
+@address_option
+def list_command(what: str | None, address: str | None) -> None:
+    """Lists the names of nets, data, agents, orders, repairs, rewards and targets.
+
+    `secateur list jobs` lists the searches that are jobs of a Ray cluster.
+    """
+    if what is not None or address is not None:
+        from compressors.errors import one_of
+
+        if what != "jobs":
+            raise one_of("list", what or "", ["jobs"])
+        print_jobs(address)
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -12,22 +12,47 @@ from typing import Any, TypeVar
 import click
 
 from automl.cluster.plan import WorkerPlan
+from automl.remote.url import is_url
 from compressors.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class PathOrUrl(click.Path):
+    """A path as `Path`; a URL (`s3://...`) as it is, since a path of it would lose a slash."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path or URL that was typed."""
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
+class LocalPath(PathOrUrl):
+    """A path; a URL is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path that was typed."""
+        if is_url(value):
+            name = param.opts[0] if param is not None else "The path"
+            raise UserError(f"{name} must be a folder that all nodes see here, not a URL, but got {value!r}.")
+        return super().convert(value, param, ctx)
+
 
 _NET = (
     click.option(
         "--net", "net_name", metavar="NAME", help="resnet20, torchvision:NAME, timm:NAME, package.module:factory."
     ),
-    click.option("--weights", type=click.Path(path_type=Path), help="Its weights: .pt, .pth, .th or .safetensors."),
+    click.option("--weights", type=PathOrUrl(), help="Its weights: .pt, .pth, .th or .safetensors; a path or URL."),
     click.option("--mean", metavar="M,M,M", help="Mean of images in 0..1 that the net was trained with, by channel."),
     click.option("--std", metavar="S,S,S", help="Standard deviation, likewise."),
     click.option("--num-classes", type=int, help="Outputs of the net. [default: as many as the data has classes]"),
 )
 _DATA = (
     click.option("--data", "data_name", metavar="NAME",
-                 help="digits, fashion-mnist, cifar10, cifar100, folder:PATH, parquet:PATH."),
+                 help="digits, fashion-mnist, cifar10, cifar100, folder:PATH, parquet:PATH; a PATH may be a URL "
+                      "(s3://, gs://, ...)."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where a named data set lies."),
     click.option("--download", is_flag=True, default=None,
                  help="Fetch a named data set from the network if it is missing."),
@@ -48,7 +73,11 @@ _MACHINE = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ..."),
 )
 runs_option = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+    "--runs", type=PathOrUrl(), default=Path("runs"), show_default=True,
+    help="Folder of all runs; at a URL (s3://, gs://, ...) each run is kept there as well as in the cache folder.",
+)  # fmt: skip
+local_runs_option = click.option(
+    "--runs", type=LocalPath(), default=Path("runs"), show_default=True, help="Folder of all runs."
 )
 
 
@@ -110,15 +139,25 @@ def data_values(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _text(path: Path | None) -> str | None:
+def runs_place(runs: Path | str) -> tuple[Path, str]:
+    """The local folder of all runs, and its URL if it is elsewhere (else empty)."""
+    if not is_url(runs):
+        return Path(runs), ""
+    from automl.remote.copies import copies_of
+
+    return copies_of(str(runs)), str(runs)
+
+
+def _text(path: Path | str | None) -> str | None:
     # Recorded whole, so that a run can be resumed or exported from another folder.
-    return None if path is None else str(path.expanduser().absolute())
+    return path if path is None or isinstance(path, str) else str(path.expanduser().absolute())
 
 
 def _anywhere(data: str | None) -> str | None:
-    """`folder:PATH` and `parquet:PATH` with the whole path."""
+    """`folder:PATH` and `parquet:PATH` with the whole path; a URL stays as it is."""
     kind, colon, path = (data or "").partition(":")
-    return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path and kind in ("folder", "parquet") else data
+    local = colon and path and kind in ("folder", "parquet") and not is_url(path)
+    return f"{kind}:{Path(path).expanduser().absolute()}" if local else data
 
 
 def worker_plan(values: dict[str, Any]) -> WorkerPlan | None:

@@ -14,7 +14,7 @@ from automl.cli.options import data_options, data_values, machine_options, net_o
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @runs_option
-def front_command(run: str, as_json: bool, runs: Path) -> None:
+def front_command(run: str, as_json: bool, runs: Path | str) -> None:
     """Prints the front of a finished search; RUN is its folder or id."""
     from rich.console import Console
 
@@ -22,7 +22,7 @@ def front_command(run: str, as_json: bool, runs: Path) -> None:
     from automl.front import read_front
     from automl.runs import find_run
 
-    front = read_front(find_run(runs, run))
+    front = read_front(find_run(runs, run, light=True))
     if as_json:
         click.echo(front.model_dump_json(indent=1))
     else:
@@ -37,7 +37,7 @@ def front_command(run: str, as_json: bool, runs: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 @runs_option
 def export_command(
-    run: str, trial: str | None, max_macs: float | None, min_accuracy: float | None, out: Path, runs: Path
+    run: str, trial: str | None, max_macs: float | None, min_accuracy: float | None, out: Path, runs: Path | str
 ) -> None:
     """Writes policy.json, model.pt2 and model.safetensors of one member, reads them back and compares."""
     from automl.front import read_front
@@ -126,20 +126,23 @@ def apply_command(
 @click.command("report", short_help="Write a run's report again.")
 @click.argument("run")
 @runs_option
-def report_command(run: str, runs: Path) -> None:
+def report_command(run: str, runs: Path | str) -> None:
     """Writes a run's report again, from what it has so far."""
     from automl.place import write_reports
+    from automl.remote.push import send_report
     from automl.runs import find_run
 
-    for path in write_reports(find_run(runs, run)):
+    found = find_run(runs, run, light=True)
+    for path in write_reports(found):
         click.echo(f"Report:  {path}")
+    send_report(found)
 
 
 @click.command("track", short_help="Write into MLflow what it lacks of a run.")
 @click.argument("run")
 @click.option("--tracking-uri", help="Of an MLflow server. [default: SQLite in the runs folder]")
 @runs_option
-def track_command(run: str, tracking_uri: str | None, runs: Path) -> None:
+def track_command(run: str, tracking_uri: str | None, runs: Path | str) -> None:
     """Writes into MLflow whatever of a run it does not have; doing so twice changes nothing."""
     from automl.open_run import named_config_in
     from automl.remake import load_original

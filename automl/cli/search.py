@@ -16,6 +16,7 @@ from automl.cli.options import (
     net_options,
     net_values,
     runs_option,
+    runs_place,
     typed,
     worker_options,
     worker_plan,
@@ -126,6 +127,7 @@ def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | N
     from automl.open_run import named_config_in
     from automl.pipeline import run_search
     from automl.preflight import check_export
+    from automl.remote.runs import send_rest
     from automl.runs import find_run
     from automl.search_loop import SearchInterrupted
     from compressors.errors import UserError
@@ -140,6 +142,7 @@ def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | N
         check_export(export_to)
     if found.front.exists():
         front = read_front(found)
+        send_rest(found)
         if given:
             raise UserError(
                 f"The front of {found.folder} is finetuned already. Train a member on with: secateur apply "
@@ -157,7 +160,7 @@ def resume_command(run: str, finetune_epochs: int | None, finetune_lr: float | N
     except SearchInterrupted:
         raise
     except KeyboardInterrupt:
-        raise UserError(f"Interrupted. Go on with: secateur resume {found.folder}") from None
+        raise UserError(f"Interrupted. Go on with: secateur resume {found.address}") from None
 
 
 def _place(values: dict[str, Any]) -> Any:
@@ -168,8 +171,9 @@ def _place(values: dict[str, Any]) -> Any:
     from automl.progress import make_progress
 
     console = Console(stderr=True)
+    runs, remote = runs_place(values.pop("runs"))
     return Place(
-        runs=values.pop("runs"), name=values.pop("name"), tracking_uri=values.pop("tracking_uri"),
+        runs=runs, remote=remote, name=values.pop("name"), tracking_uri=values.pop("tracking_uri"),
         track=not values.pop("no_track"), threads=values.pop("threads"), workers=worker_plan(values),
         device=values.pop("device"), command=typed(),
         watch=ConsoleWatch(console), progress=make_progress(console),
@@ -254,6 +258,8 @@ def _say_more(run: Any, reports: list[Path], place: Any, front: Any, export_to: 
     """One line each: where the report is, how to open MLflow, what to try next."""
     from automl.tracking import default_uri
 
+    if run.remote:
+        click.echo(f"Run:     {run.remote}")
     for report in reports:
         click.echo(f"Report:  {report}")
     uri = place.tracking_uri or default_uri(run.folder.parent)
@@ -264,7 +270,7 @@ def _say_more(run: Any, reports: list[Path], place: Any, front: Any, export_to: 
     if export_to is None:
         # Rounded up, so that the ratio finds the member that it came from.
         ratio = f"{front.best().macs_ratio + 0.005:.2f}"
-        command = [installed("secateur"), "export", str(run.folder), "--max-macs", ratio, "--out", "export"]
+        command = [installed("secateur"), "export", run.address, "--max-macs", ratio, "--out", "export"]
         click.echo(f"Next:    {shlex.join(command)}")
     else:
         program = installed("secateur")

@@ -14,7 +14,8 @@ class DataConfig(BaseModel):
     Attributes:
         name: `digits`, `fashion-mnist`, `cifar10`, `cifar100`, `folder:PATH` (class folders below `train/` and `test/`
             or `val/`) or `parquet:PATH` (`train-*.parquet` and `test-*.parquet` or `validation-*.parquet` as Hugging
-            Face writes them).
+            Face writes them). PATH may be a URL (`s3://`, `gs://`, ...): what is there is fetched once and kept in
+            the cache folder.
         data_dir: Where a named data set is; None: its usual places.
         download: Whether a named data set may be fetched from the network.
         train_images: Images to train on; None: all that are left.

@@ -10,8 +10,11 @@ from automl.data.folder import load_folder
 from automl.data.idx import load_fashion_mnist
 from automl.data.parquet import load_parquet
 from automl.data.raw import RawData
+from automl.data.remote import Progress, fetched_data
 from automl.data.splits import Splits, divide, parse_search_from
 from automl.data.torchvision_sets import load_cifar
+from automl.remote.errors import named_as
+from automl.remote.url import is_url
 from compressors.errors import UserError, one_of
 from compressors.registry import Registry
 
@@ -24,16 +27,21 @@ SOURCES.register("cifar10", "60,000 photographs of ten things, 32x32.", "Krizhev
 SOURCES.register("cifar100", "60,000 photographs of a hundred things, 32x32.", "Krizhevsky 2009")(load_cifar)
 
 PATH_SOURCES: Registry[Callable[[DataConfig], RawData]] = Registry("data")
-"""Where images can come from by path, as in `folder:PATH`."""
+"""Where images can come from by path or URL, as in `folder:PATH`."""
 
 PATH_SOURCES.register("folder", "Class folders below train/ and test/ or val/.")(load_folder)
 PATH_SOURCES.register("parquet", "Parquet files as the Hugging Face hub lays them out.")(load_parquet)
 
 
-def load_splits(config: DataConfig) -> Splits:
+def load_splits(config: DataConfig, progress: Progress | None = None) -> Splits:
     """Loads the data that `config` names and divides it.
 
-    Decoded images are kept in the cache folder, so that the next start maps them instead of decoding again.
+    Decoded images are kept in the cache folder, so that the next start maps them instead of decoding again. Data at a
+    URL is fetched into that folder first.
+
+    Args:
+        config: Which data, and how it is divided.
+        progress: Is told how far fetching is, in megabytes.
 
     Raises:
         UserError: The name is unknown, or the data is missing, damaged or too small for what is asked.
@@ -48,7 +56,17 @@ def load_splits(config: DataConfig) -> Splits:
         raise UserError(f"Data {kind!r} needs a path, e.g. {kind}:images, but got {config.name!r}.")
     else:
         raise one_of("data", config.name, [*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES)])
-    return divide(loader(config).checked(config.name).with_statistics(), config)
+    return divide(_loaded(loader, config, kind, path, progress).checked(config.name).with_statistics(), config)
+
+
+def _loaded(
+    loader: Callable[[DataConfig], RawData], config: DataConfig, kind: str, path: str, progress: Progress | None
+) -> RawData:
+    if not is_url(path):
+        return loader(config)
+    local = fetched_data(kind, path, progress)
+    with named_as(local, path):
+        return loader(config.model_copy(update={"name": f"{kind}:{local}"}))
 
 
 def check_classes(splits: Splits, num_classes: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
+
+from automl.remote.url import is_url
 
 
 class NetConfig(BaseModel):
@@ -15,7 +18,8 @@ class NetConfig(BaseModel):
 
     Attributes:
         name: One of our own (`resnet20`, ...), `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
-        weights: File with its weights; None: the committed ones where there are some, else untrained.
+        weights: File with its weights, or its URL (`s3://`, `gs://`, ...); None: the committed ones where there are
+            some, else untrained.
         num_classes: Outputs of the net; None: as many as the data has classes.
         mean: Normalisation that the net was trained with, of images in 0..1, one number for each channel; None: what
             is known of the net, else the data's.
@@ -25,10 +29,19 @@ class NetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "resnet8_digits"
-    weights: Path | None = None
+    weights: str | Path | None = None
     num_classes: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _path_or_url(cls, value: Any) -> Any:
+        if value is None or is_url(value):
+            return value
+        if not isinstance(value, str | PathLike):
+            raise ValueError("must be a path or a URL")
+        return Path(value)
 
     @model_validator(mode="after")
     def _together(self) -> NetConfig:

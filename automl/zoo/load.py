@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from automl.data.remote import Progress, fetched_file
+from automl.remote.errors import named_as
+from automl.remote.url import is_url, shown
 from automl.weights import load_weights
 from automl.zoo.config import LoadedNet, NetConfig
 from automl.zoo.external import Made, make_own, make_timm, make_torchvision, torchvision_names
@@ -31,6 +34,7 @@ def load_net(
     image_size: tuple[int, int],
     pretrained: bool = True,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> LoadedNet:
     """Makes the net, loads its weights and tries it on one input.
 
@@ -41,6 +45,7 @@ def load_net(
         image_size: Height and width of the data's images.
         pretrained: Whether committed weights are used where no file is named and they fit.
         seed: Seed of what the weights file does not set; the global random state is left as it was.
+        progress: Is told how far weights at a URL are fetched, in megabytes.
 
     Raises:
         UserError: The net is unknown or cannot be made, the weights do not fit, or the net does not run on such
@@ -55,8 +60,11 @@ def load_net(
     source = made.source
     committed = CHECKPOINTS / f"{config.name}.safetensors"
     if config.weights is not None:
-        load_weights(net, config.weights, ignored=made.ignored)
-        source, trained = f"{source}, weights {config.weights}", True
+        weights = str(config.weights)
+        local = fetched_file(weights, progress) if is_url(weights) else Path(weights)
+        with named_as(local, weights):
+            load_weights(net, local, ignored=made.ignored)
+        source, trained = f"{source}, weights {shown(weights)}", True
     elif pretrained and _COMMITTED.get(config.name) == (input_shape, classes) and committed.is_file():
         load_weights(net, committed)
         source, trained = f"{source}, committed weights", True

@@ -162,7 +162,8 @@ def make_player(function=evaluate) -> Player:
 def go(run: Run, episodes: int = 12, staleness: int = 1, seed: int = 0, agent: Any = None, **more: Any) -> Archive:
     player = more.pop("player", None) or make_player()
     config = LoopConfig(episodes=episodes, seed=seed, staleness=staleness)
-    return search(player, agent or TinyAgent(seed), InlineExecutor(), run, config, schedule, **more)
+    settings = {"checkpoint_s": 0.0, **more}
+    return search(player, agent or TinyAgent(seed), InlineExecutor(), run, config, schedule, **settings)
 
 
 def make_record(episode: int = 0, **changes: Any) -> TrialRecord:
@@ -183,7 +184,7 @@ def make_record(episode: int = 0, **changes: Any) -> TrialRecord:
     return TrialRecord(**{**facts, **changes})
 
 
-def go_ddpg(run: Run, episodes: int = 24, staleness: int = 1, seed: int = 0) -> Archive:
+def go_ddpg(run: Run, episodes: int = 24, staleness: int = 1, seed: int = 0, checkpoint_s: float = 0.0) -> Archive:
     """The real agent and environment on a toy net; its evaluation is a formula."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import torch
@@ -205,8 +206,10 @@ def go_ddpg(run: Run, episodes: int = 24, staleness: int = 1, seed: int = 0) -> 
     agent = make_agent(settings, env, episodes, seed)
     targets = parse_targets(config.targets)
     loop = LoopConfig(episodes=episodes, seed=seed, staleness=staleness)
-    player = Player(env, guard)
-    return search(player, agent, InlineExecutor(), run, loop, lambda episode: sample_targets(targets, episode, seed))
+    return search(
+        Player(env, guard), agent, InlineExecutor(), run, loop, lambda episode: sample_targets(targets, episode, seed),
+        checkpoint_s=checkpoint_s,
+    )  # fmt: skip
 
 
 KINDS = {"tiny": go, "ddpg": go_ddpg}
@@ -234,6 +237,8 @@ def _die_at(episode: int, where: str) -> None:
                 file.flush()
             die()
         append(self, record)
+        if record.episode == episode and where == "line":
+            die()
 
     search_loop.save_checkpoint = killing_save
     Ledger.append = killing_append  # type: ignore[method-assign]
@@ -243,4 +248,5 @@ if __name__ == "__main__":
     kind, folder, count, lag, kill_at, place = sys.argv[1:]
     if place != "never":
         _die_at(int(kill_at), place)
-    KINDS[kind](Run(Path(folder)), int(count), int(lag))
+    rarely = {"checkpoint_s": float("inf")} if place == "line" else {}
+    KINDS[kind](Run(Path(folder)), int(count), int(lag), **rarely)

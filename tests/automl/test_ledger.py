@@ -49,9 +49,13 @@ def test_half_written_last_line_is_cut_and_said(tmp_path):
     assert path.read_bytes() == whole
 
 
-def test_keep_cuts_back_to_the_checkpoint(tmp_path):
+def test_cut_keeps_the_first_trials(tmp_path):
     path = _written(tmp_path / "trials.jsonl")
-    ledger = Ledger(path, keep=2)
+    ledger = Ledger(path, least=2)
+    assert [record.episode for record in ledger.records] == [0, 1, 2, 3]
+    ledger.cut(4)
+    assert not ledger.note
+    ledger.cut(2)
     assert [record.episode for record in ledger.records] == [0, 1]
     assert "2 trial(s) newer" in ledger.note
     assert len(path.read_text().splitlines()) == 2
@@ -62,9 +66,9 @@ def test_keep_cuts_back_to_the_checkpoint(tmp_path):
 def test_fewer_lines_than_the_checkpoint_is_refused(tmp_path):
     path = _written(tmp_path / "trials.jsonl", 1)
     with pytest.raises(UserError, match=r"knows 3 trials, but .* holds 1"):
-        Ledger(path, keep=3)
+        Ledger(path, least=3)
     with pytest.raises(UserError, match="does not exist"):
-        Ledger(tmp_path / "other.jsonl", keep=3)
+        Ledger(tmp_path / "other.jsonl", least=3)
 
 
 @pytest.mark.parametrize("damage", ["not json", '{"trial_id": "t00001"}', "", "\ufffd\x00"])

@@ -170,5 +170,6 @@ def test_a_run_in_use_is_refused(runs):
 
 def test_place_is_no_part_of_the_result(runs):
     assert {field.name for field in dataclasses.fields(Place)} == {
-        "runs", "name", "tracking_uri", "track", "threads", "workers", "device", "command", "watch", "progress",
+        "runs", "remote", "name", "tracking_uri", "track", "threads", "workers", "device", "command", "watch",
+        "progress",
     }  # fmt: skip

@@ -18,7 +18,7 @@ HEAVY = ("torch", "ray", "mlflow", "pydantic", "stable_baselines3", "numpy")
 # What a library may be imported by: anything else is a seam broken.
 KEEPERS = {
     "mlflow": {"automl/tracking.py"},
-    "ray": {"automl/workers.py"},
+    "fsspec": {"automl/remote/folder.py"},
 }
 
 
@@ -98,13 +98,16 @@ def test_each_outside_library_stays_behind_its_seam():
         forbidden = {name for name, keepers in KEEPERS.items() if place not in keepers}
         if not place.startswith("agents/"):
             forbidden.add("stable_baselines3")
+        if not place.startswith("automl/cluster/") and place != "automl/workers.py":
+            forbidden.add("ray")
         wrong += [f"{place} imports {name}" for name in found & forbidden]
     assert wrong == []
 
 
 def test_no_file_prints_outside_the_command_line():
     for path in files():
-        if "cli" in path.parts or "benchmarks" in path.parts:
+        # The driver is what a job runs: its output is the job's log.
+        if "cli" in path.parts or "benchmarks" in path.parts or path.name == "driver.py":
             continue
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path
