@@ -82,7 +82,7 @@ class OffPolicyAgent(ABC, Generic[Config]):
         """Remembers the episode and makes gradient steps.
 
         Returns:
-            `baseline`, `replay` (transitions remembered), and what `Learner.fit` says once there is enough to learn from.
+            `baseline`, `replay` (transitions remembered), and, once there is enough, what `Learner.fit` says.
         """
         check_next(self.name, self._learned, rollout)
         self._learned += 1

@@ -355,9 +355,10 @@ def _lines(folder):
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("cut-*/trials.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on(cluster, sweep, runs, tmp_path):
-    file = sweep("cut", agents=["uniform", "tpe"], base={**BASE, "loop": {"episodes": 100}})
-    code, _, _ = _stopped(file, runs, signal.SIGKILL, lambda folder: _finished(folder) and _lines(folder) >= 103)
+    file = sweep("cut", agents=["uniform", "tpe"], base={**BASE, "loop": {"episodes": 400}})
+    code, _, _ = _stopped(file, runs, signal.SIGKILL, lambda folder: _finished(folder) and _lines(folder) >= 403)
     assert code == -signal.SIGKILL
     (finished,) = _finished(runs / "cut")
     before = {path: path.stat().st_mtime_ns for path in (runs / "cut" / finished).rglob("*") if path.is_file()}
