@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl.api import load_exported, resume, search
+    from automl.cluster.plan import WorkerPlan
     from automl.config import SearchConfig
     from automl.data import DataConfig, load_splits
     from automl.finetuning import FinetuneConfig
@@ -24,6 +25,7 @@ _HOMES = {
     "Place": "automl.place",
     "SearchInterrupted": "automl.search_loop",
     "UserError": "compressors.errors",
+    "WorkerPlan": "automl.cluster.plan",
     "SearchConfig": "automl.config",
     "SearchResult": "automl.result",
     "load_exported": "automl.api",
@@ -43,6 +45,7 @@ __all__ = [
     "SearchInterrupted",
     "SearchResult",
     "UserError",
+    "WorkerPlan",
     "load_exported",
     "load_net",
     "load_splits",

@@ -25,7 +25,7 @@ KEEPERS = {
 def test_public_names_are_pinned_and_there():
     names = [
         "DataConfig", "FinetuneConfig", "Loaders", "NetConfig", "Place", "SearchConfig", "SearchInterrupted",
-        "SearchResult", "UserError", "load_exported", "load_net", "load_splits", "resume", "search",
+        "SearchResult", "UserError", "WorkerPlan", "load_exported", "load_net", "load_splits", "resume", "search",
     ]  # fmt: skip
     assert sorted(automl.__all__) == names == sorted(dir(automl))
     assert all(callable(getattr(automl, name)) for name in names)

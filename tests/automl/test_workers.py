@@ -233,3 +233,12 @@ def test_inline_and_workers_share_the_protocol(executor):
         assert made.result(made.submit(total, made.put(np.arange(4)), 1)) == 7.0
         made.close()
         made.close()
+
+
+def test_an_object_store_without_room_is_one_line(executor, monkeypatch, cluster):
+    def full(value):
+        raise cluster.exceptions.ObjectStoreFullError("no room")
+
+    monkeypatch.setattr(cluster, "put", full)
+    with pytest.raises(UserError, match=r"no room for 40 MB of net and images: use fewer search images"):
+        executor.put(np.zeros(5_000_000))
