@@ -78,6 +78,10 @@ class Evaluator:
         self.measure = measure if self.images is None else None
         self.training = (task.train, task.suit, task.loss) if config.finetune_steps else None
 
+    def use_device(self, device: str) -> None:
+        """Makes candidates on another device."""
+        self.net = self.net.to(device)
+
     @property
     def stops(self) -> bool:
         """Whether measuring may end early, below the bar."""

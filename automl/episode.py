@@ -81,6 +81,12 @@ class Player:
     env: CompressionEnv
     guard: Guarded
 
+    def use_device(self, device: str) -> None:
+        """Makes candidates compute on a device, where the evaluation can; a worker's need not be the driver's."""
+        use = getattr(self.guard.evaluate, "use_device", None)
+        if use is not None:
+            use(device)
+
 
 @dataclass(frozen=True)
 class Episode:

@@ -55,6 +55,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is Tensor and _plain(obj):
             return _tensor, (_memory(obj), obj.dtype, tuple(obj.shape), obj.stride(), str(obj.device))
+        if type(obj) is np.memmap:  # would be copied into the stream
+            return np.asarray, (np.ascontiguousarray(np.asarray(obj)),)
         return super().reducer_override(obj)
 
 

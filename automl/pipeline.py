@@ -70,7 +70,7 @@ def search_net(
     # Workers and this process compute on equally many threads, so that results are those of one process.
     threads = threads or (place.workers.cpus_per_worker if place.workers is not None else None)
     device = settle(threads, place.device)
-    with make_executor(place, threads) as executor:
+    with make_executor(place, threads, device) as executor:
         return _search_net(
             net.to(device).eval(), task, config, place, executor, device, name=name, run=run, named=named
         )
@@ -117,11 +117,13 @@ def _search_net(
                 lambda policy, candidate, maker: describe(policy, candidate, maker, remake), place.watch.stage,
             )  # fmt: skip
         except KeyboardInterrupt:
+            executor.close()
             tracker.close()
             raise SearchInterrupted(
                 f"Interrupted while the front was finetuned. Go on with: secateur resume {run.address}"
             ) from None
         except BaseException:
+            executor.close()
             tracker.close()
             raise
         reports = write_reports(run)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agents.protocol import Agent
-from automl.archive import front_after
+from automl.archive import Archive
 from automl.episode import Episode, Played, Player, make_record, play
-from automl.ledger import TrialRecord
+from automl.ledger import DRIVER_PHASES, TrialRecord
 from automl.run_info import RunInfo
 from compressors.cost import Allocation
 from envs.evaluation import Evaluation
@@ -26,7 +26,7 @@ class LoopFacts(Protocol):
         """How many episodes the agent lags behind."""
 
 
-_DRIVER = ("propose", "rollout", "learn", "record")
+_NOT_EVALUATED = (*DRIVER_PHASES, "rollout")
 
 
 def play_back(
@@ -73,11 +73,13 @@ def play_back(
 def asked_by(
     agent: Agent, seed: int, schedule: Callable[[int], dict[str, float]], info: RunInfo
 ) -> Callable[[int, Sequence[TrialRecord]], Episode]:
-    """What a search asks for an episode with, after the given trials."""
+    """What a search asks for an episode with, after the given trials, of which there are more each time."""
+    archive = Archive(info.original, info.cost)
 
     def ask(episode: int, known: Sequence[TrialRecord]) -> Episode:
-        front = tuple(front_after(known, info.original, info.cost))
-        return Episode(agent.behaviour(episode), seed, episode, schedule(episode), front)
+        for record in known[len(archive.records) :]:
+            archive.add(record)
+        return Episode(agent.behaviour(episode), seed, episode, schedule(episode), tuple(archive.snapshot()))
 
     return ask
 
@@ -88,7 +90,7 @@ def _as_recorded(player: Player, asked: Episode, record: TrialRecord) -> Played:
     def recall(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         if record.status == "failed":
             raise _Recorded(record.error)
-        phases = {name: value for name, value in record.seconds.items() if name not in _DRIVER}
+        phases = {name: value for name, value in record.seconds.items() if name not in _NOT_EVALUATED}
         return Evaluation(record.accuracy_search, phases, record.images, record.status != "stopped")
 
     evaluate, player.guard.evaluate = player.guard.evaluate, recall

@@ -14,7 +14,7 @@ from types import FrameType
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.protocol import Agent
-from automl.archive import Archive, front_after
+from automl.archive import Archive
 from automl.checkpoint import Snapshot, load_checkpoint, save_checkpoint
 from automl.episode import Episode, Player, make_record, play, play_lost
 from automl.executor import Executor, Handle, Ticket, WorkLost
@@ -96,14 +96,15 @@ def search(
     """
     progress = progress or NullProgress()
     info = run.info()
-    ledger = _restore(player, agent, run, info, config, schedule, progress)
+    with _interruptions(run):
+        ledger = _restore(player, agent, run, info, config, schedule, progress)
+        held = executor.put(player)
     archive = Archive(info.original, info.cost)
     for record in ledger.records:
         archive.add(record)
-    held = executor.put(player)
     loop = _Loop(
-        player, held, agent, executor, run, info, config, schedule, ledger, archive, tracker or NullTracker(), progress,
-        checkpoint_s,
+        player, held, agent, executor, run, info, config, asked_by(agent, config.seed, schedule, info), ledger, archive,
+        tracker or NullTracker(), progress, checkpoint_s,
     )  # fmt: skip
     progress.start(config.episodes, archive)
     try:
@@ -120,6 +121,17 @@ def search(
     finally:
         progress.stop()
     return archive
+
+
+@contextmanager
+def _interruptions(run: Run) -> Iterator[None]:
+    try:
+        with stopped_by_sigterm():
+            yield
+    except KeyboardInterrupt:
+        raise SearchInterrupted(
+            f"Interrupted before another episode was played. Go on with: secateur resume {run.address}"
+        ) from None
 
 
 def _restore(
@@ -154,7 +166,7 @@ class _Loop:
     run: Run
     info: RunInfo
     config: LoopConfig
-    schedule: Schedule
+    ask: Callable[[int, Sequence[TrialRecord]], Episode]
     ledger: Ledger
     archive: Archive
     tracker: Tracker
@@ -182,12 +194,9 @@ class _Loop:
         """Asks for an episode, with the behaviour and the front as they were `staleness` episodes before it."""
         # The front follows from the ledger, so a resumed search gives an episode the front that it was given before.
         known = self.ledger.records[: max(0, episode - self.config.staleness + 1)]
-        stale = len(known) < len(self.ledger.records)
-        front = front_after(known, self.info.original, self.info.cost) if stale else self.archive.snapshot()
         begun = time.perf_counter()
-        behaviour = self.agent.behaviour(episode)
+        asked = self.ask(episode, known)
         self.proposing_s[episode] = time.perf_counter() - begun
-        asked = Episode(behaviour, self.config.seed, episode, self.schedule(episode), tuple(front))
         self.tickets[episode] = self.executor.submit(play, self.held, asked), asked
 
     def consume(self, episode: int) -> None:

@@ -7,7 +7,7 @@ that died, and gives a call whose worker died to another; so the search thread m
 from __future__ import annotations
 
 import itertools
-import os
+import math
 import queue
 import threading
 import time
@@ -16,35 +16,52 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from automl.cluster.code import code_facts
+from automl.cluster.actor import Actor, Key
 from automl.cluster.connect import check_code, connected
+from automl.cluster.deaths import cannot_begin, gone_nodes, is_death, node_is_gone, reason
 from automl.cluster.plan import ATTEMPTS, MORE_ATTEMPTS, WorkerPlan
 from automl.cluster.resources import require_resources, strategy
 from automl.executor import Executor, Handle, InlineExecutor, Ticket, WorkLost
-from automl.parcels import Parcel, pack, unpack
-from automl.place import Place, settle
+from automl.parcels import pack
+from automl.place import Place
 from compressors.errors import UserError
 
 Note = Callable[[str], None]
 
 _LOOK_S = 0.5
 """How often deadlines are looked at."""
+_PAUSE_S = 5.0
+"""Before another worker is started where the last ones died at once."""
+_PATIENCE_S = 30.0
+_MOST_TRIES = 100
+"""Of one call, whatever its workers died of."""
 _FAILED_STARTS = 3
 """Workers in a row that may die before any of them is ready."""
 
 
 @contextmanager
-def make_executor(place: Place, threads: int | None) -> Iterator[Executor]:
+def make_executor(place: Place, threads: int | None, device: str) -> Iterator[Executor]:
     """Where episodes run: this process, or workers on `threads` threads each.
 
+    Args:
+        place: Says which.
+        threads: Of torch in each worker; None: one for each CPU of its.
+        device: Of this process.
+
     Raises:
-        UserError: The cluster cannot be used, or is too small.
+        UserError: The cluster cannot be used, or is too small, or workers would compute on another kind of device.
     """
     if place.workers is None:
         yield InlineExecutor()
         return
+    if device != "cpu" and not place.workers.gpus_per_worker:
+        raise UserError(
+            f"This process computes on {device}, but its workers have no GPU: give --gpus-per-worker (0.5 lets two "
+            "share one), or --device cpu."
+        )
     with ray_executor(place.workers, threads, place.progress.note, place.watch.note) as executor:
         yield executor
 
@@ -71,34 +88,13 @@ def ray_executor(plan: WorkerPlan, threads: int | None, note: Note, waiting: Not
             executor.close()
 
 
-class _Key(str):
-    """Stands for a value that every worker holds."""
-
-
-class _Actor:
-    """What runs in a worker's process."""
-
-    def __init__(self, threads: int) -> None:
-        settle(threads, "auto")
-        self.values: dict[str, Any] = {}
-
-    def hold(self, key: str, parcel: Parcel) -> None:
-        self.values[key] = unpack(parcel)
-
-    def facts(self) -> dict[str, Any]:
-        import ray
-
-        return {"code": code_facts(), "pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
-
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        return function(*(self.values[arg] if isinstance(arg, _Key) else arg for arg in args))
-
-
 @dataclass
 class _Call:
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    deaths: list[str] = field(default_factory=list)  # nodes that workers died on
+    deaths: list[str] = field(default_factory=list)  # nodes on which workers died of it
+    overran: int = 0
+    tries: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     value: Any = None
     error: BaseException | None = None
@@ -115,7 +111,8 @@ class _Worker:
     ready: bool = False
     call: _Call | None = None
     since: float = 0.0
-    killed_for: str = ""
+    begun: bool = False
+    overran: bool = False
     pid: int = 0
     node: str = ""
 
@@ -163,15 +160,23 @@ class RayExecutor:
         self._workers: dict[int, _Worker] = {}
         self._numbers = itertools.count()
         self._failed_starts = 0
+        self._spawn_at: list[float] = []
+        self._ever_ready = False
+        self._stalled_since: float | None = None
         self._attempts = ATTEMPTS
         self._broken: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._actor = ray.remote(_Actor).options(
+        device = "cuda" if plan.gpus_per_worker else "cpu"
+        self._new_actor: Callable[[], Any] = partial(self._actor_class().remote, self._threads, device)
+
+    def _actor_class(self) -> Any:
+        plan = self._plan
+        return self._ray.remote(Actor).options(
             num_cpus=plan.cpus_per_worker,
             num_gpus=plan.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=strategy(ray),
+            scheduling_strategy=strategy(self._ray),
         )
 
     def put(self, value: Any) -> Handle:
@@ -197,7 +202,7 @@ class RayExecutor:
                 f"Ray's object store has no room for {size / 1e6:,.0f} MB of net and images: use fewer search images, "
                 "or give Ray more with `ray start --object-store-memory`."
             ) from error
-        key = _Key(f"v{next(self._keys)}")
+        key = Key(f"v{next(self._keys)}")
         self._held[key] = reference
         return Handle(key)
 
@@ -246,14 +251,15 @@ class RayExecutor:
                 try:
                     event = self._events.get(timeout=_LOOK_S)
                 except queue.Empty:
-                    self._check_deadlines()
+                    self._look()
                     continue
                 if event is None:
                     break
                 event()
-                self._check_deadlines()
+                if self._events.empty():  # an answer that is in the queue is in time
+                    self._look()
         except BaseException as error:  # a mistake in this file must not leave the search waiting
-            self._break(error)
+            self._break(UserError(f"The workers cannot be led any more: {type(error).__name__}: {error}."))
         finally:
             for worker in self._workers.values():
                 with suppress(Exception):
@@ -275,17 +281,23 @@ class RayExecutor:
         self._count()
 
     def _give(self, worker: _Worker, call: _Call) -> None:
-        worker.call, worker.since = call, time.monotonic()
+        worker.call, worker.since, worker.begun = call, time.monotonic(), False
+        call.tries += 1
+        self._when_done(worker.actor.begin.remote(), lambda future: self._began(worker, call, future))
         self._when_done(
             worker.actor.run.remote(call.function, call.args), lambda future: self._answered(worker, call, future)
         )
+
+    def _began(self, worker: _Worker, call: _Call, future: Future[Any]) -> None:
+        if worker.call is call and future.exception() is None:
+            worker.begun = True
 
     def _when_done(self, reference: Any, then: Callable[[Future[Any]], None]) -> None:
         # Ray calls back on a thread of its own; all decisions are made on ours.
         reference.future().add_done_callback(lambda future: self._events.put(lambda: then(future)))
 
     def _spawn(self) -> None:
-        worker = _Worker(next(self._numbers), self._actor.remote(self._threads))
+        worker = _Worker(next(self._numbers), self._new_actor())
         self._workers[worker.number] = worker
         loading = [worker.actor.hold.remote(key, reference) for key, reference in self._held.items()]
         for reference in loading:
@@ -294,8 +306,8 @@ class RayExecutor:
 
     def _loaded(self, worker: _Worker, future: Future[Any]) -> None:
         error = future.exception()
-        if error is not None and not self._is_death(error):
-            self._break(self._cannot_load(error))
+        if error is not None and not is_death(self._ray, error):
+            self._break(cannot_begin(error))
 
     def _started(self, worker: _Worker, future: Future[Any]) -> None:
         if worker.number not in self._workers or self._broken is not None:
@@ -307,70 +319,105 @@ class RayExecutor:
                 if self._plan.address != "local":  # else it is this very installation
                     check_code(facts["code"], "this cluster")
             except UserError as other:
-                self._break(other)
+                if self._ever_ready:
+                    self._replace(worker, str(other), later=True)
+                else:
+                    self._break(other)
                 return
             worker.ready, worker.pid, worker.node = True, facts["pid"], facts["node"]
-            self._failed_starts = 0
+            self._ever_ready, self._failed_starts = True, 0
             self._assign()
-        elif self._is_death(error) and not getattr(error, "actor_init_failed", False):
-            self._failed_starts += 1
-            if self._failed_starts >= _FAILED_STARTS:
-                self._break(
-                    UserError(f"{_FAILED_STARTS} workers in a row died before they could begin: {_reason(error)}.")
-                )
-                return
-            self._replace(worker, error)
+        elif not is_death(self._ray, error) or getattr(error, "actor_init_failed", False):
+            self._break(cannot_begin(error))
         else:
-            self._break(self._cannot_load(error))
+            self._failed_starts += not node_is_gone(error)
+            if self._failed_starts >= _FAILED_STARTS and not self._ever_ready:
+                text = f"{_FAILED_STARTS} workers in a row died before they could begin: {reason(error)}."
+                self._break(UserError(text))
+                return
+            self._replace(worker, reason(error), later=self._failed_starts > 1)
 
     def _answered(self, worker: _Worker, call: _Call, future: Future[Any]) -> None:
         if worker.number not in self._workers:
             return
         error = future.exception()
+        if error is not None and is_death(self._ray, error):
+            self._died(worker, call, error)
+            return
+        worker.call = None
         if error is None:
-            worker.call = None
             if call.deaths:
                 self._attempts = MORE_ATTEMPTS
             call.finish(future.result())
-        elif not self._is_death(error):
-            worker.call = None
-            call.finish(error=getattr(error, "cause", None) or error)
         else:
-            self._died(worker, call, error)
-            return
+            call.finish(error=getattr(error, "cause", None) or error)
+        if worker.overran:  # killed at the very moment when it had done
+            self._replace(worker, self._too_slow())
         self._assign()
 
     def _died(self, worker: _Worker, call: _Call, error: BaseException) -> None:
-        call.deaths.append(worker.node)
+        # The texts are those of the ledger: they must not depend on who died of what.
+        if worker.overran:
+            call.overran += 1
+        elif worker.begun:
+            call.deaths.append(worker.node)
         if len(call.deaths) >= self._attempts:
             # A node that went away says nothing about the episode; it may take seconds until that is known.
-            gone = {node["NodeID"] for node in self._ray.nodes() if not node["Alive"]}
+            gone = gone_nodes(self._ray)
             call.deaths = [node for node in call.deaths if node not in gone]
-        if len(call.deaths) >= self._attempts:
-            self.counts.lost += 1
-            reason = worker.killed_for or _reason(error)
-            call.finish(error=WorkLost(f"{len(call.deaths)} workers died of it, the last: {reason}"))
+        if call.overran >= ATTEMPTS:
+            self._give_up(call, self._too_slow())
+        elif len(call.deaths) >= self._attempts or call.tries >= _MOST_TRIES:
+            self._give_up(call, "workers died of it, again and again")
         else:
             self.counts.requeued += 1
             self._queued.appendleft(call)
-        self._replace(worker, error)
-
-    def _replace(self, worker: _Worker, error: BaseException) -> None:
-        del self._workers[worker.number]
-        self.counts.restarts += 1
-        self._note(f"A worker died ({worker.killed_for or _reason(error)}); another takes over its work.")
-        self._spawn()
+        self._replace(worker, self._too_slow() if worker.overran else reason(error))
         self._assign()
 
-    def _check_deadlines(self) -> None:
-        limit = self._plan.deadline_s
-        if limit is None:
-            return
+    def _give_up(self, call: _Call, text: str) -> None:
+        self.counts.lost += 1
+        call.finish(error=WorkLost(text))
+
+    def _too_slow(self) -> str:
+        return f"it did not end within {self._plan.deadline_s:g} s"
+
+    def _replace(self, worker: _Worker, why: str, later: bool = False) -> None:
+        del self._workers[worker.number]
+        self.counts.restarts += 1
+        with suppress(Exception):  # it may be out of reach only, and would keep its place
+            self._ray.kill(worker.actor)
+        self._say(f"A worker died ({why}); another takes over its work.")
+        if later:
+            self._spawn_at.append(time.monotonic() + _PAUSE_S)
+        else:
+            self._spawn()
+
+    def _look(self) -> None:
+        """Stops calls past their deadline, starts workers that are due, and says so where nobody works."""
         now = time.monotonic()
+        limit = self._plan.deadline_s
         for worker in self._workers.values():
-            if worker.call is not None and not worker.killed_for and now - worker.since > limit:
-                worker.killed_for = f"it did not end within {limit:g} s"
-                self._ray.kill(worker.actor)
+            if limit is not None and worker.call is not None and not worker.overran and now - worker.since > limit:
+                worker.overran = True
+                with suppress(Exception):
+                    self._ray.kill(worker.actor)
+        due = [moment for moment in self._spawn_at if moment <= now]
+        self._spawn_at = [moment for moment in self._spawn_at if moment > now]
+        for _ in due:
+            self._spawn()
+        stalled = bool(self._queued) and not any(worker.ready for worker in self._workers.values())
+        if not stalled:
+            self._stalled_since = None
+        elif self._stalled_since is None:
+            self._stalled_since = now
+        elif now - self._stalled_since > _PATIENCE_S:
+            self._stalled_since = math.inf  # said once
+            self._say("No worker has started for half a minute: the cluster has no room for them now. Waiting.")
+
+    def _say(self, text: str) -> None:
+        with suppress(Exception):  # nobody may be listening any more
+            self._note(text)
 
     def _break(self, error: BaseException) -> None:
         """Nothing can be run any more: everybody who waits is told."""
@@ -384,34 +431,3 @@ class RayExecutor:
     def _count(self) -> None:
         self.counts.waiting = len(self._queued)
         self.counts.busy = sum(worker.call is not None for worker in self._workers.values())
-
-    def _is_death(self, error: BaseException) -> bool:
-        known = self._ray.exceptions
-        return isinstance(
-            error,
-            (known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError,
-             known.ObjectLostError, known.LocalRayletDiedError),
-        ) and not isinstance(error, known.RayTaskError)  # fmt: skip
-
-    def _cannot_load(self, error: BaseException) -> UserError:
-        cause = getattr(error, "cause", None) or error
-        text = _reason(cause)
-        if isinstance(cause, ModuleNotFoundError) or "No module named" in text:
-            return UserError(
-                f"The workers lack a module of the net or its data: {text}. Install it on the nodes, or send it along "
-                "with `secateur submit --working-dir .`."
-            )
-        return UserError(f"The workers cannot begin: {text}.")
-
-
-def _reason(error: BaseException) -> str:
-    """Why a worker is gone, in words of few."""
-    text = str(error)
-    if "low on memory" in text or "OutOfMemory" in type(error).__name__:
-        return "its node ran out of memory"
-    if "node has died" in text:
-        return "its node is gone"
-    if "worker process has died" in text or "connection error code" in text:
-        return "its process or its node was killed, or crashed"
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")

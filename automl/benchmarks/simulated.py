@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from automl.cluster.actor import Actor
 from automl.cluster.plan import WorkerPlan
 from automl.episode import Guarded, Player
 from automl.executor import Ticket
-from automl.workers import RayExecutor, _Actor
+from automl.workers import RayExecutor
 from compressors.compressor import Compressor, CompressorConfig
 from compressors.cost import Allocation
 from compressors.grouping import layer_table
@@ -102,7 +103,7 @@ class _Host:
     """A process that is many workers, each in a thread of its own."""
 
     def __init__(self, workers: Sequence[int]) -> None:
-        self._workers = {number: _Actor(1) for number in workers}
+        self._workers = {number: Actor(1, "cpu") for number in workers}
         self._spans: list[Span] = []
 
     def hold(self, number: int, key: str, parcel: Any) -> None:
@@ -110,6 +111,9 @@ class _Host:
 
     def facts(self, number: int, *held: None) -> dict[str, Any]:
         return self._workers[number].facts()
+
+    def begin(self) -> None:
+        """Lives."""
 
     def run(self, number: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         begun = time.monotonic()
@@ -134,6 +138,7 @@ class _Slot:
         self._host, self._number = host, number
         self._held: list[Any] = []
         self.hold, self.facts, self.run = _Method(self._hold), _Method(self._facts), _Method(self._run)
+        self.begin = _Method(self._begin)
 
     def _hold(self, key: str, parcel: Any) -> Any:
         self._held.append(self._host.hold.remote(self._number, key, parcel))
@@ -142,6 +147,9 @@ class _Slot:
     def _facts(self) -> Any:
         # A process with threads answers in any order: what was sent has to arrive first.
         return self._host.facts.remote(self._number, *self._held)
+
+    def _begin(self) -> Any:
+        return self._host.begin.remote()
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         return self._host.run.remote(self._number, function, args)
@@ -167,15 +175,10 @@ class SimulatedExecutor(RayExecutor):
             ray.remote(_Host).options(num_cpus=0, max_concurrency=len(share) + 1).remote(share) for share in shares
         ]
         self._slots = itertools.count()
-        self._actor = self
+        self._new_actor = self._slot
         self.submitted: list[float] = []
 
-    def options(self, **options: Any) -> SimulatedExecutor:
-        """Where a worker shall be: in our processes, whatever is said."""
-        return self
-
-    def remote(self, threads: int) -> _Slot:
-        """A worker, as far as the executor knows."""
+    def _slot(self) -> _Slot:
         number = next(self._slots)
         return _Slot(self._hosts[number % len(self._hosts)], number)
 

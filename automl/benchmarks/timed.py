@@ -14,7 +14,7 @@ from automl.candidate import Evaluator
 from automl.config import SearchConfig
 from automl.episode import Episode, Guarded, Player, play
 from automl.executor import Executor, Handle, Ticket
-from automl.ledger import TrialRecord
+from automl.ledger import DRIVER_PHASES, TrialRecord
 from automl.loading import load_named
 from automl.progress import NullProgress
 from automl.run_info import RunInfo
@@ -31,7 +31,6 @@ from envs.target import parse_targets, sample_targets
 Tell = Callable[[str, int, int], None]
 """Is told what is done, how many episodes of it, and of how many."""
 
-_DRIVER = ("propose", "learn", "record")
 _TRIES = 3
 
 
@@ -173,4 +172,4 @@ def real_player(config: SearchConfig, episode_s: float) -> Player:
 
 def played_s(record: TrialRecord) -> float:
     """What an episode took where it was played."""
-    return sum(seconds for phase, seconds in record.seconds.items() if phase not in _DRIVER)
+    return sum(seconds for phase, seconds in record.seconds.items() if phase not in DRIVER_PHASES)

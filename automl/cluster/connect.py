@@ -17,6 +17,8 @@ from automl.cluster.probe import ask
 from automl.cluster.tokens import use_token
 from compressors.errors import UserError
 
+_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
 
 def _silent(message: str) -> None:
     """Nobody listens."""
@@ -39,16 +41,29 @@ def connected(plan: WorkerPlan, note: Callable[[str], None] = _silent) -> Iterat
     if ray.is_initialized():
         yield ray
         return
-    if plan.address == "local":
-        _start(ray, plan)
-    else:
-        _join(ray, plan, note)
+    before = {name: os.environ.get(name) for name in _AUTHENTICATION}
     try:
-        if plan.address != "local":
+        if plan.address == "local":
+            _start(ray, plan)
+        else:
+            _join(ray, plan, note)
             check_cluster(ray, plan)
         yield ray
     finally:
         ray.shutdown()
+        _restore(before)
+
+
+def _restore(before: Mapping[str, str | None]) -> None:
+    """Forgets a token that was for one cluster, so that the next one is not sent it."""
+    if before == {name: os.environ.get(name) for name in before}:
+        return
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    reread_authentication()
 
 
 def import_ray() -> Any:
@@ -74,7 +89,7 @@ def is_loopback(address: str) -> bool:
 
 def _start(ray: Any, plan: WorkerPlan) -> None:
     # A token of its own, in no file: nobody but this search and its workers need it, and it dies with them.
-    if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+    if not any(name in os.environ for name in _AUTHENTICATION):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["RAY_AUTH_MODE"] = "token"
         reread_authentication()
@@ -125,8 +140,7 @@ def _join(ray: Any, plan: WorkerPlan, note: Callable[[str], None]) -> None:
             raise UserError(f"The cluster at {address} runs other versions: {text}") from error
         hint = ""
         if address.startswith("ray://"):
-            hint = " Try HOST:6379 from a machine of its network, `secateur submit`, or set GRPC_ENABLE_FORK_SUPPORT=0 "
-            hint += "where the head is started."
+            hint = " Try `secateur submit`, or set GRPC_ENABLE_FORK_SUPPORT=0 where the head is started."
         raise UserError(f"Cannot join the Ray cluster at {address}: {_first_line(error)}{hint}") from error
 
 

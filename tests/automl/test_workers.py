@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +18,10 @@ from automl.cluster.connect import connected
 from automl.cluster.plan import WorkerPlan
 from automl.executor import InlineExecutor, WorkLost
 from automl.ledger import comparable, read_ledger
+from automl.parcels import pack
+from automl.place import Place
 from automl.search_loop import LoopConfig, search
-from automl.workers import ray_executor
+from automl.workers import make_executor, ray_executor
 from compressors.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -81,7 +85,7 @@ def test_a_call_that_kills_three_workers_is_given_up_and_others_go_on(executor, 
     handle = executor.put(np.ones(3))
     poison = executor.submit(kill_self)
     others = [executor.submit(total, handle, 1) for _ in range(5)]
-    with pytest.raises(WorkLost, match="3 workers died of it, the last: its process or its node was killed"):
+    with pytest.raises(WorkLost, match="workers died of it, again and again"):
         executor.result(poison)
     assert [executor.result(ticket) for ticket in others] == [4.0] * 5
     assert (executor.counts.lost, executor.counts.requeued, executor.counts.restarts) == (1, 2, 3)
@@ -145,7 +149,7 @@ def test_an_episode_that_kills_its_workers_is_a_failed_trial(executor, tmp_path)
     assert len(found) == 6 and 0 < len(failed) < 6
     for record in failed:
         assert record.accuracy_search == 0.0
-        assert record.error.startswith("WorkLost: 3 workers died of it")
+        assert record.error.startswith("WorkLost: workers died of it, again and again")
 
 
 def slow(allocation, seed, bar):
@@ -242,3 +246,45 @@ def test_an_object_store_without_room_is_one_line(executor, monkeypatch, cluster
     monkeypatch.setattr(cluster, "put", full)
     with pytest.raises(UserError, match=r"no room for 40 MB of net and images: use fewer search images"):
         executor.put(np.zeros(5_000_000))
+
+
+@pytest.mark.parametrize("executor", [{"workers": 3}], indirect=True)
+def test_workers_that_died_while_idle_are_no_ones_fault(executor):
+    assert executor.result(executor.submit(abs, -1)) == 1
+    deadline = time.monotonic() + 30
+    while len(pids := executor.pids()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    assert executor.result(executor.submit(abs, -2)) == 2
+    assert executor.counts.requeued == 3 and executor.counts.lost == 0
+
+
+def test_a_token_for_one_cluster_is_forgotten_after_it(monkeypatch):
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    script = (
+        "import os\nfrom automl.cluster.connect import connected\nfrom automl.cluster.plan import WorkerPlan\n"
+        "with connected(WorkerPlan(1)):\n    print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
+        f"print([name for name in {names} if name in os.environ])\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "token 64\n[]\n", done.stderr
+
+
+def test_workers_without_a_gpu_are_refused_where_the_driver_has_one():
+    place = Place(workers=WorkerPlan(1))
+    with pytest.raises(UserError, match=r"computes on cuda.*--gpus-per-worker"), make_executor(place, 1, "cuda"):
+        pass
+
+
+def test_memory_mapped_arrays_are_shared_too(executor, tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(1000.0))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    parcel = pack({"a": mapped})
+    assert len(parcel.stream) < 1000 and sum(len(buffer) for buffer in parcel.buffers) == 8000
+    assert executor.result(executor.submit(total, executor.put(mapped), 0)) == 499500.0
