@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from automl.cluster.actor import Actor, Key
+from automl.cluster.calls import Call, Counts, Worker
 from automl.cluster.connect import check_code, connected
 from automl.cluster.deaths import cannot_begin, gone_nodes, is_death, node_is_gone, reason
 from automl.cluster.plan import ATTEMPTS, MORE_ATTEMPTS, WorkerPlan
@@ -88,54 +88,6 @@ def ray_executor(plan: WorkerPlan, threads: int | None, note: Note, waiting: Not
             executor.close()
 
 
-@dataclass
-class _Call:
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    deaths: list[str] = field(default_factory=list)  # nodes on which workers died of it
-    overran: int = 0
-    tries: int = 0
-    done: threading.Event = field(default_factory=threading.Event)
-    value: Any = None
-    error: BaseException | None = None
-
-    def finish(self, value: Any = None, error: BaseException | None = None) -> None:
-        self.value, self.error = value, error
-        self.done.set()
-
-
-@dataclass(eq=False)
-class _Worker:
-    number: int
-    actor: Any
-    ready: bool = False
-    call: _Call | None = None
-    since: float = 0.0
-    begun: bool = False
-    overran: bool = False
-    pid: int = 0
-    node: str = ""
-
-
-@dataclass
-class Counts:
-    """What happened to the workers of a search, for metrics.
-
-    Attributes:
-        busy: Workers at work now.
-        waiting: Calls that no worker has yet.
-        requeued: Calls that were given to another worker.
-        restarts: Workers that were replaced.
-        lost: Calls that were given up.
-    """
-
-    busy: int = 0
-    waiting: int = 0
-    requeued: int = 0
-    restarts: int = 0
-    lost: int = 0
-
-
 class RayExecutor:
     """Runs calls in workers on a Ray cluster.
 
@@ -156,8 +108,8 @@ class RayExecutor:
         self._held: dict[str, Any] = {}
         self._keys = itertools.count()
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._queued: deque[_Call] = deque()
-        self._workers: dict[int, _Worker] = {}
+        self._queued: deque[Call] = deque()
+        self._workers: dict[int, Worker] = {}
         self._numbers = itertools.count()
         self._failed_starts = 0
         self._spawn_at: list[float] = []
@@ -211,7 +163,7 @@ class RayExecutor:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="secateur-workers", daemon=True)
             self._thread.start()
-        call = _Call(function, tuple(arg.value if isinstance(arg, Handle) else arg for arg in args))
+        call = Call(function, tuple(arg.value if isinstance(arg, Handle) else arg for arg in args))
         self._events.put(lambda: self._take(call))
         return Ticket(call)
 
@@ -223,7 +175,7 @@ class RayExecutor:
             UserError: The workers cannot start, or run other code.
             Exception: Whatever the function raised.
         """
-        call: _Call = ticket.value
+        call: Call = ticket.value
         while not call.done.wait(1.0):  # not forever: signals are seen between two waits
             if self._thread is not None and not self._thread.is_alive() and not call.done.is_set():
                 raise UserError("The workers' thread ended unexpectedly; the search can be resumed.")
@@ -265,7 +217,7 @@ class RayExecutor:
                 with suppress(Exception):
                     self._ray.kill(worker.actor)
 
-    def _take(self, call: _Call) -> None:
+    def _take(self, call: Call) -> None:
         if self._broken is not None:
             call.finish(error=self._broken)
             return
@@ -280,7 +232,7 @@ class RayExecutor:
                 self._give(worker, self._queued.popleft())
         self._count()
 
-    def _give(self, worker: _Worker, call: _Call) -> None:
+    def _give(self, worker: Worker, call: Call) -> None:
         worker.call, worker.since, worker.begun = call, time.monotonic(), False
         call.tries += 1
         self._when_done(worker.actor.begin.remote(), lambda future: self._began(worker, call, future))
@@ -288,7 +240,7 @@ class RayExecutor:
             worker.actor.run.remote(call.function, call.args), lambda future: self._answered(worker, call, future)
         )
 
-    def _began(self, worker: _Worker, call: _Call, future: Future[Any]) -> None:
+    def _began(self, worker: Worker, call: Call, future: Future[Any]) -> None:
         if worker.call is call and future.exception() is None:
             worker.begun = True
 
@@ -297,19 +249,19 @@ class RayExecutor:
         reference.future().add_done_callback(lambda future: self._events.put(lambda: then(future)))
 
     def _spawn(self) -> None:
-        worker = _Worker(next(self._numbers), self._new_actor())
+        worker = Worker(next(self._numbers), self._new_actor())
         self._workers[worker.number] = worker
         loading = [worker.actor.hold.remote(key, reference) for key, reference in self._held.items()]
         for reference in loading:
             self._when_done(reference, lambda future: self._loaded(worker, future))
         self._when_done(worker.actor.facts.remote(), lambda future: self._started(worker, future))
 
-    def _loaded(self, worker: _Worker, future: Future[Any]) -> None:
+    def _loaded(self, worker: Worker, future: Future[Any]) -> None:
         error = future.exception()
         if error is not None and not is_death(self._ray, error):
             self._break(cannot_begin(error))
 
-    def _started(self, worker: _Worker, future: Future[Any]) -> None:
+    def _started(self, worker: Worker, future: Future[Any]) -> None:
         if worker.number not in self._workers or self._broken is not None:
             return
         error = future.exception()
@@ -337,7 +289,7 @@ class RayExecutor:
                 return
             self._replace(worker, reason(error), later=self._failed_starts > 1)
 
-    def _answered(self, worker: _Worker, call: _Call, future: Future[Any]) -> None:
+    def _answered(self, worker: Worker, call: Call, future: Future[Any]) -> None:
         if worker.number not in self._workers:
             return
         error = future.exception()
@@ -355,7 +307,7 @@ class RayExecutor:
             self._replace(worker, self._too_slow())
         self._assign()
 
-    def _died(self, worker: _Worker, call: _Call, error: BaseException) -> None:
+    def _died(self, worker: Worker, call: Call, error: BaseException) -> None:
         # The texts are those of the ledger: they must not depend on who died of what.
         if worker.overran:
             call.overran += 1
@@ -375,14 +327,14 @@ class RayExecutor:
         self._replace(worker, self._too_slow() if worker.overran else reason(error))
         self._assign()
 
-    def _give_up(self, call: _Call, text: str) -> None:
+    def _give_up(self, call: Call, text: str) -> None:
         self.counts.lost += 1
         call.finish(error=WorkLost(text))
 
     def _too_slow(self) -> str:
         return f"it did not end within {self._plan.deadline_s:g} s"
 
-    def _replace(self, worker: _Worker, why: str, later: bool = False) -> None:
+    def _replace(self, worker: Worker, why: str, later: bool = False) -> None:
         del self._workers[worker.number]
         self.counts.restarts += 1
         with suppress(Exception):  # it may be out of reach only, and would keep its place

@@ -12,11 +12,11 @@ import pytest
 from searching import ORIGINAL, TinyAgent, make_player, make_record, make_run, schedule
 
 from automl.archive import Archive
+from automl.cluster.calls import Counts
 from automl.cluster.metrics import LABELS, METRICS, Metered, Meters, endpoints, metered
 from automl.executor import InlineExecutor
 from automl.progress import NullProgress
 from automl.search_loop import LoopConfig, search
-from automl.workers import Counts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -69,6 +69,9 @@ class Notes(NullProgress):
 
     def trial(self, record: Any, archive: Archive) -> None:
         self.calls.append(record.trial_id)
+
+    def figures(self, figures: Any) -> None:
+        self.calls.append(f"figures {dict(figures)}")
 
     def note(self, message: str) -> None:
         self.lines.append(message)
@@ -168,9 +171,10 @@ def test_everything_is_told_to_the_progress_first():
     progress.start(3, archive)
     archive.add(make_record(0))
     progress.trial(make_record(0), archive)
+    progress.figures({"replay": 3.0})
     progress.note("a worker died")
     progress.stop()
-    assert notes.calls == ["start 3", "t00000", "stop"]
+    assert notes.calls == ["start 3", "t00000", "figures {'replay': 3.0}", "stop"]
     assert notes.lines == ["a worker died"]
 
 
