@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,7 +67,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         UserError: The disk refuses; the old content stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _beside(path)
     with storage_errors(f"write {path}"):
         try:
             with temporary.open("wb") as file:
@@ -79,6 +80,11 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for each writing: two processes may write one file at once, and the later one stays."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from automl.files import storage_errors
 from compressors.errors import UserError
 
+DRIVER_PHASES = ("propose", "learn", "record")
+"""The phases of `TrialRecord.seconds` that the searching process spends itself, wherever the episode is played."""
+
 
 class TrialPolicy(BaseModel):
     """What an episode decided.

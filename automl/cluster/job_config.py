@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.cluster.shipping import Shipment
+from automl.remote.url import check_no_secret
 from compressors.errors import UserError
 
 
@@ -27,7 +28,7 @@ def config_for_nodes(
         The settings without the weights, and the weights' file; None where none travel.
 
     Raises:
-        UserError: The weights are not there, or data of a relative path does not travel.
+        UserError: The weights are not there, data of a relative path does not travel, or a URL holds a secret.
     """
     net, data = dict(values.get("net") or {}), dict(values.get("data") or {})
     _check_module(str(net.get("name") or ""), shipment, note)
@@ -38,6 +39,7 @@ def config_for_nodes(
         _check_data("data.data_dir", str(data["data_dir"]), shipment)
     weights = None
     given = net.get("weights")
+    check_no_secret(str(given or ""))
     if given and "://" not in str(given):
         weights = Path(str(given)).expanduser()
         if weights.is_file():
@@ -59,6 +61,7 @@ def _check_module(name: str, shipment: Shipment, note: Callable[[str], None]) ->
 
 
 def _check_data(setting: str, path: str, shipment: Shipment) -> None:
+    check_no_secret(path)
     if "://" in path or path.startswith(("/", "~")):
         return
     if not shipment.has(path):

@@ -151,7 +151,11 @@ def submit(server: JobServer, request: JobRequest, packages: tuple[Path, Path | 
 
 
 def _upload(server: JobServer, package: Path) -> str:
-    """Sends a package unless the cluster has it, and gives its URI."""
+    """Sends a package unless the cluster has it, and gives its URI.
+
+    Not by the public way, `submit_job` with local files: Ray 2.60 takes a local .zip as `working_dir`, but not as one
+    of `py_modules`, only folders, which it packs by rules of its own (`upload_py_modules_if_needed`).
+    """
     data = package.read_bytes()
     name = f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:32]}.zip"
     with answers(server.address), _refusals(server.address):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from automl.archive import Archive
 from automl.cluster.connect import import_ray
 from automl.executor import Executor
-from automl.ledger import TrialRecord
+from automl.ledger import DRIVER_PHASES, TrialRecord
 from automl.progress import SearchProgress
 
 LABELS = ("search", "net")
@@ -22,7 +22,6 @@ LABELS = ("search", "net")
 _LOOK_S = 2.0
 """How often workers are looked at; Ray itself collects every 10 s."""
 _BOUNDARIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
-_DRIVER = ("propose", "learn", "record")
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,13 @@ class Metered:
         played = 0.0
         for phase, seconds in record.seconds.items():
             self._meters.count("secateur_phase_seconds", seconds, phase=phase)
-            played += 0.0 if phase in _DRIVER else seconds
+            played += 0.0 if phase in DRIVER_PHASES else seconds
         self._meters.observe("secateur_episode_seconds", played)
         self._standing(archive)
 
     def figures(self, figures: Mapping[str, float]) -> None:
         """Takes what the agent's learning said of itself."""
+        self._progress.figures(figures)
         if "replay" in figures:
             self._meters.set("secateur_replay_transitions", figures["replay"])
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from automl.cluster.tokens import missing_token
+from automl.cluster.tokens import missing_token, read_token
 from compressors.errors import UserError
 
 _SECONDS_TO_ANSWER = 5.0
@@ -42,7 +40,7 @@ def ask(address: str) -> Answer:
     if status is None:
         return Answer(False, version)
     if status == code.UNAUTHENTICATED:
-        token = _token()
+        token = read_token()
         status, version = _call(address, token) if token else (status, "")
         if status is None:
             return Answer(True, version)
@@ -73,17 +71,6 @@ def _call(address: str, token: str | None) -> tuple[Any, str]:
             return None, str(answer.ray_version)
         except grpc.RpcError as error:
             return error.code(), ""
-
-
-def _token() -> str:
-    """What Ray would send; from the environment, the file that it names, or Ray's own file."""
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def wrong_token(address: str) -> str:

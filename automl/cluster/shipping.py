@@ -59,7 +59,7 @@ class Shipment:
         return f"{len(self.files):,} file(s) of {self.root}, {self.size_bytes / 1e6:.1f} MB{stays}"
 
 
-def collect(root: Path, secret: Path | None = None) -> Shipment:
+def collect(root: Path, secrets: Iterable[Path] = ()) -> Shipment:
     """Looks for what travels.
 
     Not hidden files and folders (`.git`, `.venv`, `.env`, ...), virtual environments, caches, run folders, nor what
@@ -67,7 +67,7 @@ def collect(root: Path, secret: Path | None = None) -> Shipment:
 
     Args:
         root: The working folder.
-        secret: A file that must not travel: the cluster's token.
+        secrets: Files that must not travel, nor what links to them: the cluster's token.
 
     Raises:
         UserError: There is no such folder, it cannot be read, or it is far too large.
@@ -75,10 +75,10 @@ def collect(root: Path, secret: Path | None = None) -> Shipment:
     if not root.is_dir():
         raise UserError(f"--working-dir must be a folder, but {str(root)!r} is none.")
     shipment = Shipment(root.resolve())
-    hidden = secret.resolve() if secret is not None else None
+    hidden = {path.resolve() for path in secrets}
     with storage_errors(f"read the working folder {root}"):
         for path, size in _walk(shipment.root, "", [], shipment.left_out):
-            if shipment.root / path == hidden:
+            if (shipment.root / path).resolve() in hidden:
                 shipment.left_out.append(path)
                 continue
             shipment.files.append(path)

@@ -15,7 +15,8 @@ from automl.cluster.job_config import config_for_nodes
 from automl.cluster.job_server import JobServer
 from automl.cluster.jobs import Job, check_name, list_jobs, submit
 from automl.cluster.shipping import Shipment, collect, pack_code, pack_working_folder
-from automl.cluster.tokens import token_file
+from automl.cluster.tokens import token_files
+from automl.remote.url import check_no_secret, has_user
 from compressors.errors import UserError
 
 RUNS = "~/secateur-runs"
@@ -79,11 +80,12 @@ def new_submission(
     values = read_yaml(file)
     config = parse(SearchConfig, values, str(file))
     check_config(config)
+    _check_tracking(options)
     if name is None:
         parts = "-".join(_short(part) for part in (config.net.name, config.data.name))
         name = f"{parts[:80]}-{datetime.now():%Y%m%d-%H%M%S}"
     check_name(name)
-    shipment = collect((folder or Path()).expanduser(), token_file())
+    shipment = collect((folder or Path()).expanduser(), token_files())
     there, weights = config_for_nodes(values, shipment, note)
     text = yaml.safe_dump(there, sort_keys=False)
     return Submission(name, _checked(runs or RUNS), shipment, options, no_code, config=text, weights=weights)
@@ -103,7 +105,7 @@ def resumption(
         no_code: Whether the nodes have Secateur.
 
     Raises:
-        UserError: A name that no run can have, or a password is needed again.
+        UserError: A name that no run can have, or a password in a URL.
     """
     above, _, name = run.rstrip("/").rpartition("/")
     last = next((job for job in reversed(list_jobs(server)) if name in (job.run, job.id)), None)
@@ -111,13 +113,9 @@ def resumption(
     name = last.run if last is not None else name
     check_name(name)
     options = {**facts.get("options", {}), **options}
-    if facts.get("secret_tracking") and "tracking_uri" not in options and not options.get("no_track"):
-        raise UserError(
-            "The address of the run's MLflow server holds a password, which is recorded nowhere: give --tracking-uri "
-            "again, or --no-track."
-        )
+    _check_tracking(options)
     before = Path(facts.get("working_dir") or ".")
-    shipment = collect((folder or (before if before.is_dir() else Path())).expanduser(), token_file())
+    shipment = collect((folder or (before if before.is_dir() else Path())).expanduser(), token_files())
     where = _checked(runs or above or (last.runs if last is not None else RUNS))
     return Submission(name, where, shipment, options, no_code or bool(facts.get("no_code")), resume=True)
 
@@ -156,14 +154,22 @@ def send(server: JobServer, submission: Submission, *, insecure: bool) -> Job:
 
 def _facts(submission: Submission) -> dict[str, Any]:
     """What everybody with access to the cluster may know of a submission."""
-    secret = "@" in str(submission.options.get("tracking_uri") or "")
-    options = {key: value for key, value in submission.options.items() if key != "tracking_uri" or not secret}
     return {
-        "options": options,
+        "options": submission.options,
         "no_code": submission.no_code,
-        "secret_tracking": secret,
         "working_dir": str(submission.shipment.root),
     }
+
+
+def _check_tracking(options: dict[str, Any]) -> None:
+    """Refuses what everybody with access to the cluster could read: the package, the job's record and its log."""
+    address = str(options.get("tracking_uri") or "")
+    if has_user(address):
+        raise UserError(
+            "--tracking-uri must not hold a name or password, since whoever has access to the cluster can read it: set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes instead."
+        )
+    check_no_secret(address)
 
 
 def _typed(options: dict[str, Any], *, insecure: bool) -> list[str]:
@@ -181,6 +187,7 @@ def _checked(runs: str) -> str:
         raise UserError(
             f"--runs must be a path on the cluster that begins with / or ~ (e.g. {RUNS}), or a URL, but got {runs!r}."
         )
+    check_no_secret(runs)
     return runs
 
 

@@ -11,17 +11,37 @@ MAKE_TOKEN = "(umask 077; ray get-auth-token --generate > /dev/null)"
 """Makes a token file that only its owner can read; without the umask Ray's command makes one that everybody can."""
 
 
+def token_files() -> list[Path]:
+    """Every file that may hold a token, used now or not: that of the environment, then Ray's own."""
+    given = [os.environ["RAY_AUTH_TOKEN_PATH"]] if os.environ.get("RAY_AUTH_TOKEN_PATH") else []
+    return [Path(path).expanduser() for path in (*given, "~/.ray/auth_token")]
+
+
 def token_file() -> Path | None:
     """The file that Ray would read the token from; None where the environment holds the token, or there is no file."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
+    if _in_environment():
         return None
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    path = token_files()[0]
     return path if path.is_file() else None
+
+
+def read_token() -> str:
+    """What Ray would send; empty where there is no token, or its file cannot be read."""
+    if token := _in_environment():
+        return token
+    try:
+        return token_files()[0].read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def has_token() -> bool:
     """Whether this machine has a token."""
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file() is not None
+    return bool(_in_environment()) or token_file() is not None
+
+
+def _in_environment() -> str:
+    return os.environ.get("RAY_AUTH_TOKEN", "").strip()
 
 
 def use_token(note: Callable[[str], None]) -> bool:

@@ -91,8 +91,8 @@ def pending(run: Run, state: State | None = None) -> list[str]:
     late = [path for path in (run.front, *sorted(run.nets.glob("*.json"))) if path.exists()]
     found = [*late, *(path for path in sorted(run.folder.rglob("*")) if path.is_file() and path not in late)]
     names = [path.relative_to(run.folder).as_posix() for path in found]
-    changed = [name for name in names if travels(name) and _changed(run.folder / name, state.seen.get(name))]
-    return sorted(changed, key=rank)
+    unsent = [name for name in names if travels(name) and changed(run.folder / name, state.seen.get(name))]
+    return sorted(unsent, key=rank)
 
 
 def travels(name: str) -> bool:
@@ -107,7 +107,8 @@ def rank(name: str) -> tuple[int, str]:
     return (first if first is not None else 5 if name.startswith("nets/") and name.endswith(".json") else 4, name)
 
 
-def _changed(path: Path, seen: Seen | None) -> bool:
+def changed(path: Path, seen: Seen | None) -> bool:
+    """Whether a file is here and differs from what both sides had."""
     try:
         facts = path.stat()
     except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.remote.errors import first_line, remote_errors
-from automl.remote.url import joined, shown
+from automl.remote.url import check_no_secret, joined, shown
 from compressors.errors import UserError, one_of
 
 _PACKAGES = {
@@ -42,6 +41,10 @@ class RemoteFile:
     version: str
 
 
+class CameIncomplete(UserError):
+    """A file has another size than it was listed with: it was cut off, or replaced meanwhile."""
+
+
 class RemoteFolder:
     """A folder elsewhere, or the folder of a single file.
 
@@ -49,18 +52,14 @@ class RemoteFolder:
         url: Its URL.
 
     Raises:
-        UserError: No such kind of URL, or what it needs is not installed; from every method: nothing there, no
-            permission, no connection.
+        UserError: No such kind of URL, a secret in it, or what it needs is not installed; from every method: nothing
+            there, no permission, no connection.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.scheme = url.partition("://")[0].lower()
-        if re.match(r"[^/]*://[^/@]*:[^/@]*@", url):
-            raise UserError(
-                f"A URL must not hold a password, since it is recorded with the run, but {self.scheme}://***@... does: "
-                "give it to the file system as its settings expect."
-            )
+        check_no_secret(url)
         self.fs, self.path = _opened(url, self.scheme)
 
     def files(self) -> dict[str, RemoteFile]:
@@ -144,7 +143,7 @@ class RemoteFolder:
         """Copies files to this disk, at once where the file system can do that.
 
         Raises:
-            UserError: Besides what every method raises: one came incomplete.
+            CameIncomplete: Besides what every method raises: one has another size than it was listed with.
         """
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +152,7 @@ class RemoteFolder:
         for file, target in zip(files, targets, strict=True):
             came = target.stat().st_size if target.exists() else 0
             if file.size is not None and came != file.size:
-                raise UserError(
+                raise CameIncomplete(
                     f"{self._named(file)} came incomplete ({came:,} of {file.size:,} bytes), or was replaced meanwhile."
                     " Please try again."
                 )

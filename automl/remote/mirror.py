@@ -92,8 +92,8 @@ class Mirror:
             last = self._ending.is_set()
             try:
                 push(self._run, moved=self._moved)
-                if last:
-                    seal(self._run)
+                # Each round, since a process that is killed has no last one.
+                seal(self._run)
             except LeaseLost as error:
                 self._lost = True
                 self._warn(f"{self._run.remote} gets nothing more from here: {error}. This search goes on alone.")

@@ -11,9 +11,9 @@ from contextlib import suppress
 from automl.checkpoint import load_checkpoint
 from automl.files import storage_errors
 from automl.ledger import read_ledger
-from automl.remote.copies import CHECKPOINT, CONFIG, FRONT, LEDGER, Seen, rank, state_of, travels
+from automl.remote.copies import CHECKPOINT, CONFIG, FRONT, LEDGER, Seen, changed, rank, state_of, travels
 from automl.remote.errors import named_as
-from automl.remote.folder import RemoteFolder
+from automl.remote.folder import CameIncomplete, RemoteFile, RemoteFolder
 from automl.runs import Run
 from compressors.errors import UserError
 
@@ -52,8 +52,11 @@ class _Pull:
     def __init__(self, run: Run, warn: Warn) -> None:
         self.run, self.warn = run, warn
         self.state, self.remote = state_of(run), RemoteFolder(run.remote)
-        self.there = {name: file for name, file in self.remote.files().items() if travels(name)}
+        self.there = self._listed()
         self.incoming = run.folder / f".incoming-{os.getpid()}"
+
+    def _listed(self) -> dict[str, RemoteFile]:
+        return {name: file for name, file in self.remote.files().items() if travels(name)}
 
     def config(self, keep: bool) -> None:
         """Takes the configuration, unless it is of another search than the copy."""
@@ -122,7 +125,7 @@ class _Pull:
         names = [
             name
             for name in sorted(rest, key=rank)
-            if (not (self.run.folder / name).exists() if ours else self._is_new(name))
+            if (not (self.run.folder / name).exists() if ours else self._is_new(name) and not self._is_ahead(name))
         ]
         self._fetch(names)
         for name in names:
@@ -137,10 +140,25 @@ class _Pull:
         here = (self.run.folder / name).exists()
         return not here or seen is None or not seen.version or seen.version != self.there[name].version
 
+    def _is_ahead(self, name: str) -> bool:
+        """Whether a file was sent by a process that died over it, and has changed here since."""
+        seen = self.state.seen.get(name)
+        sent = seen is not None and not seen.version and seen.size == self.there[name].size
+        return sent and changed(self.run.folder / name, seen)
+
     def _fetch(self, names: list[str]) -> None:
-        if names:
-            with storage_errors(f"keep the run {self.run.remote} in {self.run.folder}"):
-                self.remote.fetch([self.there[name] for name in names], [self.incoming / name for name in names])
+        if not names:
+            return
+        with storage_errors(f"keep the run {self.run.remote} in {self.run.folder}"):
+            try:
+                self._fetch_listed(names)
+            except CameIncomplete:
+                # A search that goes on elsewhere has written to it since it was listed.
+                self.there |= self._listed()
+                self._fetch_listed(names)
+
+    def _fetch_listed(self, names: list[str]) -> None:
+        self.remote.fetch([self.there[name] for name in names], [self.incoming / name for name in names])
 
     def _take(self, name: str) -> None:
         path = self.run.folder / name

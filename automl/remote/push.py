@@ -47,10 +47,14 @@ def push(run: Run, *, only: tuple[str, ...] = (), moved: Moved | None = None) ->
 def seal(run: Run) -> None:
     """Notes what the remote calls the files that were sent, so that nobody here fetches them again.
 
+    Asks the remote nothing where all is noted.
+
     Raises:
         UserError: The remote refuses.
     """
     state = state_of(run)
+    if all(seen.version for seen in state.seen.values()):
+        return
     for name, file in RemoteFolder(run.remote).files().items():
         seen = state.seen.get(name)
         if seen is not None and not seen.version and seen.size == file.size:

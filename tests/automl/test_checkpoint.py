@@ -78,7 +78,8 @@ def test_refusing_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, code, c
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_really_full_disk_is_one_line(tmp_path):
+def test_really_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_beside", lambda path: tmp_path / ".c.tmp")
     (tmp_path / ".c.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(tmp_path / "c", _snapshot())

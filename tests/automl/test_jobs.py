@@ -24,7 +24,7 @@ from automl.cluster.driver import FOLDER, JobRequest
 from automl.cluster.job_config import config_for_nodes
 from automl.cluster.job_log import progress, resumable, why
 from automl.cluster.shipping import LIMIT_BYTES, collect, pack_code, pack_working_folder
-from automl.cluster.submission import Submission, _facts
+from automl.cluster.submission import new_submission, resumption
 from automl.config import SearchConfig, parse, read_yaml
 from automl.place import Place
 from automl.runs import Run
@@ -391,9 +391,10 @@ def folder(tmp_path):
 
 
 def test_only_what_a_job_needs_travels(folder):
-    found = collect(folder, secret=folder / "token")
+    (folder / "link").symlink_to("token")
+    found = collect(folder, secrets=[folder / "token", folder / "nowhere"])
     assert found.files == ["images/a.png", "net.py", "package/__init__.py", "package/part.py"]
-    assert {"data/", "runs/a/", "venv/", ".env", ".git/", "a.log", "token"} <= set(found.left_out)
+    assert {"data/", "runs/a/", "venv/", ".env", ".git/", "a.log", "token", "link"} <= set(found.left_out)
     assert found.has("images") and not found.has("data") and not found.has("image")
     assert found.has_module("net") and found.has_module("package") and not found.has_module("part")
 
@@ -487,12 +488,56 @@ def test_progress_is_the_last_line_that_says_how_far():
     assert progress(log) == "Search: 3/9, best none." and resumable(log)
 
 
-@pytest.mark.parametrize(("uri", "secret"), [("http://server:5000", False), ("http://me:sesame@server:5000", True)])
-def test_passwords_of_tracking_servers_are_not_recorded(folder, uri, secret):
-    asked = Submission("a", "/runs", collect(folder), {"tracking_uri": uri, "threads": 2}, no_code=False)
-    recorded = _facts(asked)
-    assert recorded["secret_tracking"] is secret and "sesame" not in str(recorded)
-    assert recorded["options"] == ({"threads": 2} if secret else {"tracking_uri": uri, "threads": 2})
+URI_WORDS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:sesame@server:5000", "http://sesame@server", "http://me:ses/ame@server:5000"]
+)
+def test_passwords_of_tracking_servers_travel_nowhere(folder, monkeypatch, uri):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(job_server, "open_server", lambda *words, **more: pytest.fail("it went on"))
+    (folder / "config.yaml").write_text("loop: {episodes: 2}\n")
+    done = secateur("submit", "config.yaml", "--tracking-uri", uri)
+    refused(done, "--tracking-uri", *URI_WORDS)
+    assert "ame" not in done.err.replace("name", "").replace("USERNAME", "")
+
+
+def test_passwords_of_tracking_servers_are_refused_when_a_run_goes_on(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("automl.cluster.submission.list_jobs", lambda server: [])
+    server = job_server.JobServer("http://127.0.0.1:1", None, True, "2.60.0")
+    with pytest.raises(UserError, match=URI_WORDS[1]):
+        resumption(server, "a", None, None, {"tracking_uri": "http://me:sesame@server"}, no_code=False)
+    plain = {"tracking_uri": "http://server:5000/a@b"}
+    assert resumption(server, "a", None, None, plain, no_code=False).options == plain
+
+
+@pytest.mark.parametrize(
+    ("config", "runs"),
+    [("{}", "s3://me:sesame@bucket/runs"), ("net: {weights: 'https://h/w.pt?X-Amz-Signature=sesame'}", None),
+     ("data: {name: 'folder:https://h/d?sig=sesame'}", None)],
+)  # fmt: skip
+def test_urls_with_secrets_do_not_travel(folder, monkeypatch, config, runs):
+    monkeypatch.chdir(folder)
+    (folder / "config.yaml").write_text(f"{config}\n")
+    with pytest.raises(UserError, match="A URL must not hold a") as caught:
+        new_submission(Path("config.yaml"), None, runs, "a", {}, print, no_code=False)
+    assert "sesame" not in str(caught.value)
+
+
+def test_no_token_travels_wherever_it_comes_from(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / ".ray").mkdir()
+    (folder / ".ray" / "auth_token").write_text("secret")
+    (folder / "images" / "key").symlink_to(folder / ".ray" / "auth_token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+    (folder / "config.yaml").write_text("{}\n")
+    sent = new_submission(Path("config.yaml"), None, None, "a", {}, print, no_code=False)
+    assert {"token", "images/key"} <= set(sent.shipment.left_out)
+    assert not {"token", "images/key"} & set(sent.shipment.files)
 
 
 def test_a_request_is_read_as_it_was_written():

@@ -22,7 +22,7 @@ from automl.data import DataConfig, load_splits
 from automl.data import remote as fetching
 from automl.remote.errors import remote_errors
 from automl.remote.folder import RemoteFolder
-from automl.remote.url import is_url, joined, shown
+from automl.remote.url import check_no_secret, is_url, joined, shown
 from automl.weights import save_weights
 from automl.zoo import NetConfig, load_net
 from compressors.errors import UserError
@@ -89,6 +89,27 @@ def test_unknown_and_unusable_urls_are_one_line():
     with pytest.raises(UserError, match=r"must not hold a password.*ftp://\*\*\*@") as caught:
         RemoteFolder("ftp://me:secret@host/x")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://me:se/cret@host/x", "ftp://me:secret@host", "s3://me@corp:secret@bucket/x", "ftp://me:12secret@h/x",
+     "https://h/x.pt?sig=secret&se=1", "s3://b/x?versionId=1&X-Amz-Signature=secret", "gs://b/x?X-Goog-Credential=secret",
+     "https://h/x?access_token=secret#y", "https://h/x?Key-Pair-Id=secret"],
+)  # fmt: skip
+def test_urls_with_secrets_are_refused(url):
+    with pytest.raises(UserError, match=r"A URL must not hold a (password|signature or a token)") as caught:
+        RemoteFolder(url)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bucket/a:b@c", "abfs://box@account.dfs.core.windows.net/x:y@z", "sftp://me@host:22/a@b", "http://[::1]:80/a@b",
+     "https://h:8080/x@2.pt?download=true", "s3://b/x?versionId=3", "/a:b@c?sig=1", "https://h/x?raw=1"],
+)  # fmt: skip
+def test_other_urls_are_not(url):
+    check_no_secret(url)
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -11,7 +11,15 @@ import pytest
 
 from automl.cluster.connect import is_loopback
 from automl.cluster.job_server import dashboard_address
-from automl.cluster.tokens import MAKE_TOKEN, has_token, missing_token, token_file, warn_of_readers
+from automl.cluster.tokens import (
+    MAKE_TOKEN,
+    has_token,
+    missing_token,
+    read_token,
+    token_file,
+    token_files,
+    warn_of_readers,
+)
 from compressors.errors import UserError
 
 SECRET = "e0b0" * 16
@@ -41,17 +49,19 @@ def warnings():
 
 
 def test_the_token_comes_from_where_ray_looks_for_it(home, file, monkeypatch):
-    assert token_file() == file and has_token()
+    assert token_file() == file and has_token() and read_token() == SECRET
+    assert token_files() == [file]
     other = home / "other"
-    other.write_text(SECRET)
+    other.write_text(f"{SECRET[::-1]}\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(other))
-    assert token_file() == other
-    monkeypatch.setenv("RAY_AUTH_TOKEN", SECRET)
-    assert token_file() is None and has_token()
+    assert token_file() == other and read_token() == SECRET[::-1]
+    monkeypatch.setenv("RAY_AUTH_TOKEN", f" {SECRET} ")
+    assert token_file() is None and has_token() and read_token() == SECRET
+    assert token_files() == [other, file]
 
 
 def test_without_a_token_there_is_none(home, monkeypatch):
-    assert token_file() is None and not has_token()
+    assert token_file() is None and not has_token() and read_token() == ""
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "nowhere"))
     assert token_file() is None and not has_token()
     assert "umask 077" in missing_token("http://head:8265")
