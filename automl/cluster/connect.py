@@ -17,6 +17,8 @@ from automl.cluster.probe import ask
 from automl.cluster.tokens import use_token
 from compressors.errors import UserError
 
+_MOST_FOR_A_CORE = 4
+"""Threads of workers; each worker is a process of its own with several hundred megabytes."""
 _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -44,6 +46,7 @@ def connected(plan: WorkerPlan, note: Callable[[str], None] = _silent) -> Iterat
     before = {name: os.environ.get(name) for name in _AUTHENTICATION}
     try:
         if plan.address == "local":
+            _require_cores(plan, note)
             _start(ray, plan)
         else:
             _join(ray, plan, note)
@@ -85,6 +88,21 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False  # a name, even one that begins with 127.
+
+
+def _require_cores(plan: WorkerPlan, note: Callable[[str], None]) -> None:
+    cores = os.cpu_count() or 1
+    wanted = plan.workers * plan.cpus_per_worker
+    share = (
+        f"{plan.workers} workers of {plan.cpus_per_worker} thread(s) each on this machine, which has {cores} core(s)"
+    )
+    if wanted > _MOST_FOR_A_CORE * cores:
+        raise UserError(
+            f"{share}, would take its memory and be no faster: use --workers {max(1, cores // plan.cpus_per_worker)}, "
+            "or a cluster (--ray-address)."
+        )
+    if wanted > cores:
+        note(f"Warning: {share}, are no faster than fewer.")
 
 
 def _start(ray: Any, plan: WorkerPlan) -> None:

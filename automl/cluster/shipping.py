@@ -194,7 +194,9 @@ def _installation() -> dict[str, bytes | Path]:
     except PackageNotFoundError:
         return {}
     folder = f"secateur-{found.version}.dist-info"
-    texts = {name: found.read_text(name) for name in ("METADATA", "entry_points.txt")}
+    # In a checkout setuptools' own folder may be found first, where the same text has another name.
+    metadata = found.read_text("METADATA") or found.read_text("PKG-INFO")
+    texts = {"METADATA": metadata, "entry_points.txt": found.read_text("entry_points.txt")}
     return {f"{folder}/{name}": text.encode() for name, text in texts.items() if text}
 
 

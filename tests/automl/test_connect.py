@@ -38,7 +38,7 @@ def free_port():
 
 @contextmanager
 def joined(address, **more):
-    with connected(WorkerPlan(1, address=address, **more)) as ray:
+    with connected(WorkerPlan(**{"workers": 1, "address": address, **more})) as ray:
         yield ray
 
 
@@ -191,6 +191,13 @@ def test_what_the_port_of_the_other_kind_says(guarded):
         ask(client.removeprefix("ray://"))
     with pytest.raises(UserError, match="did you mean HOST:6379"):
         ask(f"ray://{gcs}")
+
+
+def test_far_more_workers_than_cores_are_refused_here(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    message = r"64 workers of 1 thread\(s\).*2 core\(s\).*--workers 2"
+    with pytest.raises(UserError, match=message), joined("local", workers=64):
+        pass
 
 
 def test_an_open_cluster_elsewhere_is_refused_before_anything_is_sent(monkeypatch):

@@ -428,6 +428,8 @@ def test_the_code_travels_with_its_data_and_its_installation(tmp_path):
         assert not any("__pycache__" in name or name.startswith("tests") for name in names)
         (points,) = (name for name in names if name.endswith("dist-info/entry_points.txt"))
         assert b"secateur.reports" in package.read(points)
+        (metadata,) = (name for name in names if name.endswith("dist-info/METADATA"))
+        assert b"Version: " in package.read(metadata)
         package.extractall(tmp_path / "there")
     words = "from automl.cluster.code import code_facts; print(code_facts()['secateur'])"
     facts = [
