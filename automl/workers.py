@@ -317,19 +317,19 @@ class RayExecutor:
             # A node that went away says nothing about the episode; it may take seconds until that is known.
             gone = gone_nodes(self._ray)
             call.deaths = [node for node in call.deaths if node not in gone]
+        given_up = ""
         if call.overran >= ATTEMPTS:
-            self._give_up(call, self._too_slow())
+            given_up = self._too_slow()
         elif len(call.deaths) >= self._attempts or call.tries >= _MOST_TRIES:
-            self._give_up(call, "workers died of it, again and again")
+            given_up = "workers died of it, again and again"
         else:
             self.counts.requeued += 1
             self._queued.appendleft(call)
         self._replace(worker, self._too_slow() if worker.overran else reason(error))
+        if given_up:
+            self.counts.lost += 1
+            call.finish(error=WorkLost(given_up))
         self._assign()
-
-    def _give_up(self, call: Call, text: str) -> None:
-        self.counts.lost += 1
-        call.finish(error=WorkLost(text))
 
     def _too_slow(self) -> str:
         return f"it did not end within {self._plan.deadline_s:g} s"
