@@ -8,7 +8,7 @@ import time
 import pytest
 from searching import evaluate, go, make_player, make_run, schedule
 
-from automl.cluster.connect import import_ray
+from automl.cluster.connect import import_ray, reread_authentication
 from automl.cluster.plan import WorkerPlan
 from automl.ledger import comparable
 from automl.search_loop import LoopConfig, search
@@ -28,9 +28,15 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # as if the nodes had the tests' own modules installed
+        # An open cluster, whatever this process or this person's home holds from elsewhere.
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        reread_authentication()
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         yield made
         made.shutdown()
+    reread_authentication()
 
 
 def test_a_module_that_nodes_lack_is_named(cluster):
