@@ -123,11 +123,16 @@ def play_lost(player: Player, asked: Episode, lost: WorkLost) -> Played:
     def fail(allocation: Allocation, seed: int, bar: float) -> Evaluation:
         raise lost
 
-    evaluate, player.guard.evaluate = player.guard.evaluate, fail
+    return play_with(player, asked, fail)
+
+
+def play_with(player: Player, asked: Episode, evaluate: Evaluate) -> Played:
+    """Plays one episode with another evaluation than the player's."""
+    own, player.guard.evaluate = player.guard.evaluate, evaluate
     try:
         return play(player, asked)
     finally:
-        player.guard.evaluate = evaluate
+        player.guard.evaluate = own
 
 
 def make_record(played: Played, target: Mapping[str, float], seconds: Mapping[str, float]) -> TrialRecord:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from agents.protocol import Agent
 from automl.archive import Archive
-from automl.episode import Episode, Played, Player, make_record, play
+from automl.episode import Episode, Played, Player, make_record, play_with
 from automl.ledger import DRIVER_PHASES, TrialRecord
 from automl.run_info import RunInfo
 from compressors.cost import Allocation
@@ -93,11 +93,7 @@ def _as_recorded(player: Player, asked: Episode, record: TrialRecord) -> Played:
         phases = {name: value for name, value in record.seconds.items() if name not in _NOT_EVALUATED}
         return Evaluation(record.accuracy_search, phases, record.images, record.status != "stopped")
 
-    evaluate, player.guard.evaluate = player.guard.evaluate, recall
-    try:
-        return play(player, asked)
-    finally:
-        player.guard.evaluate = evaluate
+    return play_with(player, asked, recall)
 
 
 class _Recorded(Exception):
