@@ -127,7 +127,7 @@ def _start(ray: Any, plan: WorkerPlan) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(f"Ray does not start on this machine: {_first_line(error)} Try --workers 0.") from error
+        raise UserError(f"Ray does not start on this machine: {_line(error)} Try --workers 0.") from error
 
 
 def reread_authentication() -> None:
@@ -153,13 +153,13 @@ def _join(ray: Any, plan: WorkerPlan, note: Callable[[str], None]) -> None:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        text = _flat(str(error))
+        text = " ".join(str(error).split())
         if "ersion mismatch" in text:
             raise UserError(f"The cluster at {address} runs other versions: {text}") from error
         hint = ""
         if address.startswith("ray://"):
             hint = " Try `secateur submit`, or set GRPC_ENABLE_FORK_SUPPORT=0 where the head is started."
-        raise UserError(f"Cannot join the Ray cluster at {address}: {_first_line(error)}{hint}") from error
+        raise UserError(f"Cannot join the Ray cluster at {address}: {_line(error)}{hint}") from error
 
 
 def _found(address: str) -> str:
@@ -204,11 +204,11 @@ def check_cluster(ray: Any, plan: WorkerPlan) -> None:
         found = ray.get(task.remote(), timeout=120)
     except ray.exceptions.RayTaskError as error:
         raise UserError(
-            f"The nodes of {plan.address} cannot run Secateur: {_last_line(error)} Install it there, or let it travel "
+            f"The nodes of {plan.address} cannot run Secateur: {_line(error, -1)} Install it there, or let it travel "
             "with `secateur submit`."
         ) from error
     except ray.exceptions.RayError as error:
-        raise UserError(f"The cluster at {plan.address} does not run tasks: {_first_line(error)}") from error
+        raise UserError(f"The cluster at {plan.address} does not run tasks: {_line(error)}") from error
     check_code(found, plan.address)
 
 
@@ -240,15 +240,7 @@ def _facts_there() -> dict[str, str]:
     return code_facts()
 
 
-def _first_line(error: BaseException) -> str:
+def _line(error: BaseException, which: int = 0) -> str:
+    """One line of what an error says, the first unless another is meant."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".:") + "."
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).rstrip(".:") + "."
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+    return (lines[which] if lines else type(error).__name__).rstrip(".:") + "."
